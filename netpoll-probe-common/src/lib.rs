@@ -1,0 +1,2 @@
+//! What the eBPF programs and user space agree on.
+#![no_std]

@@ -1,0 +1,12 @@
+//! netpoll-probe: which goroutine waited on which fd and peer, how long, and why.
+//!
+//! The path of a wait, and of a reader through the folders:
+//!
+//! [`bpf`] loads the programs and hands out bytes → [`event`] decodes them → [`correlate`] makes a wait of each →
+//! [`symbolize`] names its stack → [`model`] adds waits up → [`report`] renders them.
+//!
+//! Beside that path stand [`gobin`] (a Go executable read from its file), [`goruntime`] (what is known of Go's
+//! runtime, as data), [`target`] (the running process) and [`snapshot`] (its goroutines, read without stopping it).
+//! `cargo xtask layers` holds who may use what; `docs/architecture.md` has the table.
+
+pub mod model;

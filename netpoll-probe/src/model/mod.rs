@@ -1,0 +1,11 @@
+//! What is known of waits, and nothing else: no I/O, no aya, no knowledge of Go binaries.
+//!
+//! A [`wait::Wait`] is one park of a goroutine in Go's network poller. [`profile::Profile`] adds waits up.
+//! Everything that renders or compares reads these types only.
+#![forbid(unsafe_code)]
+
+pub mod histogram;
+pub mod profile;
+pub mod quality;
+pub mod stack;
+pub mod wait;
