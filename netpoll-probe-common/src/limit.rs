@@ -7,6 +7,10 @@ pub const STACK_FRAMES: usize = 127;
 /// in Go 1.18–1.27).
 pub const POLL_EVENTS: usize = 128;
 
+/// Room for them, at 12 (amd64) or 16 bytes each: twice what is needed, a power of two, so that a masked length is
+/// inside it for the verifier to see.
+pub const POLL_SCRATCH_BYTES: usize = POLL_EVENTS * 16 * 2;
+
 /// `sizeof(sockaddr_un.sun_path)`, `include/uapi/linux/un.h`.
 pub const UNIX_PATH_BYTES: usize = 108;
 

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use netpoll_probe_common::{
     counter::Counter,
     limit::{
-        POLL_EVENTS, RING_BYTES, SLOTS as SLOT_COUNT, SOCKETS as SOCKET_COUNT, STACK_FRAMES, STACKS,
+        POLL_SCRATCH_BYTES, RING_BYTES, SLOTS as SLOT_COUNT, SOCKETS as SOCKET_COUNT, STACK_FRAMES, STACKS,
         THREADS as THREAD_COUNT, UNIX_NAMES,
     },
     slot::{PollDescSlot, ThreadSlot},
@@ -53,7 +53,7 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::A
 
 /// The event array of an `epoll_pwait`, while it is decoded.
 #[map]
-pub static POLL_EVENTS_SCRATCH: PerCpuArray<[u32; POLL_EVENTS * 4]> = PerCpuArray::with_max_entries(1, 0);
+pub static POLL_EVENTS_SCRATCH: PerCpuArray<[u32; POLL_SCRATCH_BYTES / 4]> = PerCpuArray::with_max_entries(1, 0);
 
 /// A stack while it is walked and hashed.
 #[map]

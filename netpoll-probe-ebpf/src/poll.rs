@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use netpoll_probe_common::{
     counter::Counter,
-    limit::POLL_EVENTS,
+    limit::{POLL_EVENTS, POLL_SCRATCH_BYTES},
     record::{flag, poller, source},
     slot::{PollDescSlot, ThreadSlot, WaitSlot},
 };
@@ -87,11 +87,9 @@ pub fn exit(ctx: &TracePointContext) {
         count as usize
     };
     let Some(scratch) = maps::POLL_EVENTS_SCRATCH.get_ptr_mut(0) else { return };
-    let bytes = taken as u32 * config!(epoll_event_bytes) as u32;
-    if bytes as usize > size_of::<[u32; POLL_EVENTS * 4]>() {
-        return;
-    }
-    // SAFETY: bytes is at most the scratch's size. Tracepoint programs are not preempted, so it is ours.
+    // The mask changes nothing; it shows the verifier a bound.
+    let bytes = (taken as u32 * config!(epoll_event_bytes) as u32) & (POLL_SCRATCH_BYTES as u32 - 1);
+    // SAFETY: bytes is less than the scratch's size. Tracepoint programs are not preempted, so it is ours.
     if unsafe { bpf_probe_read_user(scratch.cast(), bytes, call.argument_1 as *const _) } != 0 {
         emit::count(Counter::ReadPollEvents);
         return;
@@ -148,7 +146,7 @@ unsafe extern "C" fn each_event(index: u64, poll: *mut c_void) -> i64 {
     let Some(scratch) = maps::POLL_EVENTS_SCRATCH.get_ptr(0) else { return 1 };
     // The mask changes nothing; it shows the verifier a bound.
     let event = (index as usize & (POLL_EVENTS - 1)) * config!(epoll_event_bytes) as usize;
-    // SAFETY: an event has at most 16 bytes, so 128 of them are inside the scratch; its fields are 4-byte aligned.
+    // SAFETY: an event has at most 16 bytes, so 128 of them fill half of the scratch; its fields are 4-byte aligned.
     let (events, low, high) = unsafe {
         let event = scratch.byte_add(event).cast::<u32>();
         let data = event.byte_add(config!(epoll_event_data) as usize);

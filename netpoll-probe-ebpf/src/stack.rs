@@ -3,7 +3,7 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::BPF_F_USER_STACK,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_get_stack},
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::{bpf_get_stack, bpf_probe_read_kernel}},
     programs::ProbeContext,
 };
 use netpoll_probe_common::{
@@ -58,7 +58,12 @@ pub fn hash(ctx: &ProbeContext) -> u64 {
         (*record).header = emit::header::<StackRecord>(kind::STACK);
         (*record).hash = hash;
         (*record).frames = frames as u64;
-        (*record).pcs = (*scratch).pcs;
+        // By the helper: the compiler would copy byte by byte, and the verifier would follow each of them.
+        bpf_probe_read_kernel(
+            (&raw mut (*record).pcs).cast(),
+            size_of::<[u64; STACK_FRAMES]>() as u32,
+            (&raw const (*scratch).pcs).cast(),
+        );
     }
     if !still_mine(scratch, user) {
         entry.discard(0);
