@@ -9,5 +9,6 @@
 //! runtime, as data), [`target`] (the running process) and [`snapshot`] (its goroutines, read without stopping it).
 //! `cargo xtask layers` holds who may use what; `docs/architecture.md` has the table.
 
+pub mod goruntime;
 pub mod model;
 pub mod target;
