@@ -15,4 +15,6 @@ pub mod correlate;
 pub mod error;
 pub mod event;
 pub mod exit;
+pub mod goruntime;
 pub mod model;
+pub mod target;
