@@ -9,4 +9,7 @@
 //! runtime, as data), [`target`] (the running process) and [`snapshot`] (its goroutines, read without stopping it).
 //! `cargo xtask layers` holds who may use what; `docs/architecture.md` has the table.
 
+pub mod bpf;
+pub mod correlate;
+pub mod event;
 pub mod model;

@@ -1,0 +1,119 @@
+//! What user space tells the programs before they load. The kernel freezes it, so the verifier sees constants and
+//! drops the code that they switch off.
+
+/// Offsets, in bytes, and switches. Where they come from: Go's from the target's DWARF or the committed table, the
+/// kernel's from its BTF; both are read in user space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+pub struct Config {
+    /// The target's thread group, in the initial PID namespace.
+    pub tgid: u32,
+    /// Whether sockets can be found by their `struct sock` (the tracepoint plan).
+    pub index_sockets: u32,
+    /// Whether the entry of `epoll_pwait` is traced, for wakings and bounds (the tracepoint plan).
+    pub trace_poll_entry: u32,
+
+    /// `runtime.g.m`
+    pub g_m: u32,
+    /// `runtime.g.goid`
+    pub g_goid: u32,
+    /// `runtime.m.g0`
+    pub m_g0: u32,
+    /// `runtime.m.p`
+    pub m_p: u32,
+    /// `runtime.p.schedtick`; `syscalltick` follows it in every version.
+    pub p_schedtick: u32,
+    /// `runtime.pollDesc.fd`
+    pub pd_fd: u32,
+    /// Whether `pollDesc.fdseq` exists (Go 1.21).
+    pub pd_has_fdseq: u32,
+    /// `runtime.pollDesc.fdseq`
+    pub pd_fdseq: u32,
+    /// `runtime.pollDesc.atomicInfo`
+    pub pd_atomic_info: u32,
+    /// `runtime.pollDesc.rg`
+    pub pd_rg: u32,
+    /// `runtime.pollDesc.wg`
+    pub pd_wg: u32,
+    /// Where `runtime_pollWait` keeps its argument `pd` at the end site, from the stack pointer there.
+    pub pd_home: u32,
+    /// Low bits of an epoll event's data word that hold `fdseq`; 0: the word is the pollDesc's address.
+    pub tag_bits: u32,
+    /// How far the word, without those bits, is shifted left to give the address.
+    pub pd_align_bits: u32,
+    /// `sizeof(struct epoll_event)` of the target's machine: 12 on amd64, 16 on arm64.
+    pub epoll_event_bytes: u32,
+    /// `epoll_event.data`: 4 on amd64, 8 on arm64.
+    pub epoll_event_data: u32,
+
+    /// `task_struct.files`
+    pub task_files: u32,
+    /// `files_struct.fdt`
+    pub files_fdt: u32,
+    /// `fdtable.max_fds`
+    pub fdt_max_fds: u32,
+    /// `fdtable.fd`
+    pub fdt_fd: u32,
+    /// `file.private_data`
+    pub file_private_data: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `inode.i_mode`
+    pub inode_mode: u32,
+    /// `inode.i_ino`
+    pub inode_number: u32,
+    /// `socket.sk`
+    pub socket_sk: u32,
+    /// `sock.sk_type`
+    pub sock_type: u32,
+    /// `sock.sk_protocol`
+    pub sock_protocol: u32,
+    /// `sock.sk_receive_queue.qlen`
+    pub sock_receive_queue_length: u32,
+    /// `sock.sk_ack_backlog`
+    pub sock_ack_backlog: u32,
+    /// `sock_common.skc_family`
+    pub sock_family: u32,
+    /// `sock_common.skc_state`
+    pub sock_state: u32,
+    /// `sock_common.skc_daddr`; `skc_rcv_saddr` follows it.
+    pub sock_daddr: u32,
+    /// `sock_common.skc_rcv_saddr`
+    pub sock_rcv_saddr: u32,
+    /// `sock_common.skc_dport`, big endian
+    pub sock_dport: u32,
+    /// `sock_common.skc_num`, host order
+    pub sock_num: u32,
+    /// `sock_common.skc_v6_daddr`
+    pub sock_v6_daddr: u32,
+    /// `sock_common.skc_v6_rcv_saddr`
+    pub sock_v6_rcv_saddr: u32,
+    /// `tcp_sock.rcv_nxt`
+    pub tcp_rcv_nxt: u32,
+    /// `tcp_sock.copied_seq`
+    pub tcp_copied_seq: u32,
+    /// `unix_sock.addr`
+    pub unix_addr: u32,
+    /// `unix_sock.peer`
+    pub unix_peer: u32,
+    /// `unix_address.len`
+    pub unix_address_length: u32,
+    /// `unix_address.name`
+    pub unix_address_name: u32,
+    /// `task_struct.pid`
+    pub task_pid: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `eppoll_entry.base`
+    pub eppoll_entry_base: u32,
+    /// `eppoll_entry.wait`
+    pub eppoll_entry_wait: u32,
+    /// `epitem.ep`
+    pub epitem_ep: u32,
+    /// `epitem.event.data`
+    pub epitem_event_data: u32,
+}

@@ -1,0 +1,98 @@
+//! Counters of what the eBPF programs could not do. Every failure has one, and every report prints those that are
+//! not zero.
+
+/// One counter; its number is its index in the per-CPU array `COUNTERS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Counter {
+    /// Waits lost: the ring buffer was full.
+    RingFullWait,
+    /// Stacks lost: the ring buffer was full (the next wait with that stack hands it over again).
+    RingFullStack,
+    /// Unix socket names lost: the ring buffer was full.
+    RingFullUnixName,
+    /// Spurious-wake marks lost: the ring buffer was full.
+    RingFullSpurious,
+    /// Waits lost: no memory or room for the pollDesc's slot.
+    SlotsFull,
+    /// Ends of a wait whose start was not seen.
+    EndWithoutStart,
+    /// Starts that found their pollDesc's slot still taken by a wait whose end was not seen.
+    StartWithoutEnd,
+    /// Starts or ends whose goroutine or pollDesc could not be read.
+    ReadTarget,
+    /// Ends whose outcome could not be read; they are lost.
+    ReadOutcome,
+    /// Stacks that could not be walked.
+    StackWalk,
+    /// Files of a wait that could not be read from the kernel.
+    ReadFile,
+    /// Event arrays of `epoll_pwait` that could not be read: their polls are unknown.
+    ReadPollEvents,
+    /// `epoll_pwait` calls that returned more events than Go's poller takes; the rest is unknown.
+    PollEventsCut,
+    /// Epoll items that could not be read in `ep_poll_callback`.
+    ReadEpollItem,
+}
+
+impl Counter {
+    /// All counters, in the order of their numbers.
+    pub const ALL: [Self; 14] = [
+        Self::RingFullWait,
+        Self::RingFullStack,
+        Self::RingFullUnixName,
+        Self::RingFullSpurious,
+        Self::SlotsFull,
+        Self::EndWithoutStart,
+        Self::StartWithoutEnd,
+        Self::ReadTarget,
+        Self::ReadOutcome,
+        Self::StackWalk,
+        Self::ReadFile,
+        Self::ReadPollEvents,
+        Self::PollEventsCut,
+        Self::ReadEpollItem,
+    ];
+
+    /// The name that reports use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RingFullWait => "ring_full_wait",
+            Self::RingFullStack => "ring_full_stack",
+            Self::RingFullUnixName => "ring_full_unix_name",
+            Self::RingFullSpurious => "ring_full_spurious",
+            Self::SlotsFull => "slots_full",
+            Self::EndWithoutStart => "end_without_start",
+            Self::StartWithoutEnd => "start_without_end",
+            Self::ReadTarget => "read_target",
+            Self::ReadOutcome => "read_outcome",
+            Self::StackWalk => "stack_walk",
+            Self::ReadFile => "read_file",
+            Self::ReadPollEvents => "read_poll_events",
+            Self::PollEventsCut => "poll_events_cut",
+            Self::ReadEpollItem => "read_epoll_item",
+        }
+    }
+
+    /// Whether a wait is missing from the report for each count (the others leave a part of a wait unknown).
+    #[must_use]
+    pub const fn loses_a_wait(self) -> bool {
+        matches!(
+            self,
+            Self::RingFullWait
+                | Self::SlotsFull
+                | Self::ReadTarget
+                | Self::ReadOutcome
+                | Self::StartWithoutEnd
+        )
+    }
+}
+
+const _: () = {
+    let mut i = 0;
+    while i < Counter::ALL.len() {
+        assert!(Counter::ALL[i] as usize == i, "Counter::ALL is not in the order of the numbers");
+        i += 1;
+    }
+};

@@ -1,0 +1,41 @@
+//! Sizes that both sides rely on, each with its reason.
+
+/// Frames of a user stack that are kept. The kernel walks at most `kernel.perf_event_max_stack` (127) of them.
+pub const STACK_FRAMES: usize = 127;
+
+/// Events that Go's netpoller takes from one `epoll_pwait` (`runtime/netpoll_epoll.go`, `var events [128]`; the same
+/// in Go 1.18–1.27).
+pub const POLL_EVENTS: usize = 128;
+
+/// Room for them, at 12 (amd64) or 16 bytes each: twice what is needed, a power of two, so that a masked length is
+/// inside it for the verifier to see.
+pub const POLL_SCRATCH_BYTES: usize = POLL_EVENTS * 16 * 2;
+
+/// `sizeof(sockaddr_un.sun_path)`, `include/uapi/linux/un.h`.
+pub const UNIX_PATH_BYTES: usize = 108;
+
+/// Room for one: a power of two, so that a masked length is inside it for the verifier to see.
+pub const UNIX_PATH_ROOM: usize = 128;
+
+/// Bytes of the ring buffer: at 50,000 waits/s and 208 bytes a wait it holds 0.4 s, while user space drains it every
+/// 20 ms.
+pub const RING_BYTES: u32 = 4 << 20;
+
+/// The ring wakes its reader when this much is waiting; below it the reader's timer collects.
+pub const RING_WAKEUP_BYTES: u64 = 1 << 20;
+
+/// PollDescs that can have a slot. Entries are allocated when used; this is the bound. A pollDesc is reused and never
+/// freed, so the target's peak number of open pollable fds is what counts.
+pub const SLOTS: u32 = 1 << 18;
+
+/// Sockets that the tracepoint plan can find a slot for (least recently used ones go first).
+pub const SOCKETS: u32 = 1 << 16;
+
+/// Stacks whose addresses were already handed to user space (least recently used ones are handed over again).
+pub const STACKS: u32 = 1 << 14;
+
+/// Unix sockets whose names were already handed to user space.
+pub const UNIX_NAMES: u32 = 1 << 12;
+
+/// Threads of the target whose `epoll_pwait` or waking is remembered.
+pub const THREADS: u32 = 1 << 14;

@@ -1,0 +1,110 @@
+//! What the maps hold between the start of a wait and its end.
+
+/// The state of one pollDesc, the value of the map `SLOTS` (key: the pollDesc's address). Entries stay: a pollDesc is
+/// reused and never freed, and an insert and a delete for every wait would cost more than the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+pub struct PollDescSlot {
+    /// The wait of a reader.
+    pub read: WaitSlot,
+    /// The wait of a writer.
+    pub write: WaitSlot,
+    /// The file behind the fd.
+    pub file: FileFacts,
+}
+
+/// The wait that a goroutine is in, in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+pub struct WaitSlot {
+    /// When it began, CLOCK_MONOTONIC ns; 0: nobody waits. Written last at the start of a wait, and first at its end.
+    pub start_ns: u64,
+    /// The goroutine's `runtime.g`.
+    pub g: u64,
+    /// Its id.
+    pub goid: u64,
+    /// When the kernel made the fd ready, 0: not stamped.
+    pub kernel_ready_ns: u64,
+    /// When that is not known: not before this; 0: no bound.
+    pub kernel_ready_after_ns: u64,
+    /// When the poller collected the event, 0: not yet.
+    pub poll_ns: u64,
+    /// The last time that the poller collected an event of this direction, whether or not somebody waited.
+    pub last_poll_ns: u64,
+    /// The P on which the last wait of this direction ended; with the next two it tells a spurious wake.
+    pub last_p: u64,
+    /// That P's `schedtick` (low half) and `syscalltick` (high half) then.
+    pub last_ticks: u64,
+    /// The goroutine of that wait.
+    pub last_g: u64,
+    /// `pollDesc.fdseq` at the start, cut to the bits of the epoll tag.
+    pub tag: u32,
+    /// The file descriptor.
+    pub fd: i32,
+    /// [`crate::record::source`]
+    pub kernel_ready_source: u8,
+    /// [`crate::record::poller`]
+    pub poller: u8,
+    /// [`crate::record::flag`]
+    pub flags: u16,
+    /// The socket's state when the wait began (`enum` in `include/net/tcp_states.h`).
+    pub socket_state: u32,
+}
+
+/// The file behind a pollDesc's fd, as the kernel knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+pub struct FileFacts {
+    /// The `struct sock`, 0 when it is not a socket. Addresses are recycled: valid only while somebody waits on it.
+    pub sk: u64,
+    /// `inode.i_ino`
+    pub inode: u64,
+    /// Peer address: IPv6, or IPv4 in the first four bytes; network order.
+    pub remote_address: [u8; 16],
+    /// Own address, likewise.
+    pub local_address: [u8; 16],
+    /// Peer port, host order.
+    pub remote_port: u16,
+    /// Own port, host order.
+    pub local_port: u16,
+    /// `inode.i_mode`
+    pub mode: u16,
+    /// Address family, `AF_*`.
+    pub family: u16,
+    /// `SOCK_STREAM` …
+    pub socket_type: u16,
+    /// `IPPROTO_*`
+    pub protocol: u16,
+    /// `pollDesc.fdseq` when this was read.
+    pub tag: u32,
+    /// The fd when this was read.
+    pub fd: i32,
+    /// 1 when the rest is valid.
+    pub known: u32,
+}
+
+/// What is remembered of a thread, the value of the map `THREADS` (key: thread id).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+pub struct ThreadSlot {
+    /// When it entered the `epoll_pwait` that it is in, 0: it is in none.
+    pub poll_entry_ns: u64,
+    /// When it was first woken in that call, 0: not yet.
+    pub waking_ns: u64,
+}

@@ -1,0 +1,58 @@
+//! Records into the ring, and counts of what did not go there.
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::bpf_get_current_pid_tgid,
+};
+use netpoll_probe_common::{counter::Counter, limit::RING_WAKEUP_BYTES, record::Header};
+
+use crate::{config::config, maps};
+
+/// Counts one failure.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(n) = maps::COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: a per-CPU value; a count lost to preemption between load and store is accepted.
+        unsafe { *n += 1 };
+    }
+}
+
+/// Puts one record into the ring, or counts that it did not fit.
+#[inline(always)]
+pub fn record<T: 'static>(record: T, full: Counter) -> bool {
+    let Some(mut entry) = maps::RING.reserve::<T>(0) else {
+        count(full);
+        return false;
+    };
+    entry.write(record);
+    entry.submit(wakeup());
+    true
+}
+
+/// Whether the reader is woken: it looks every few milliseconds by itself, so only when much is waiting.
+#[inline(always)]
+pub fn wakeup() -> u64 {
+    if maps::RING.query(u64::from(BPF_RB_AVAIL_DATA)) >= RING_WAKEUP_BYTES {
+        u64::from(BPF_RB_FORCE_WAKEUP)
+    } else {
+        u64::from(BPF_RB_NO_WAKEUP)
+    }
+}
+
+/// The header of a record of type `T`.
+#[inline(always)]
+pub const fn header<T>(kind: u32) -> Header {
+    Header { kind, bytes: size_of::<T>() as u32 }
+}
+
+/// Whether the current task belongs to the target.
+#[inline(always)]
+pub fn in_target() -> bool {
+    bpf_get_current_pid_tgid() >> 32 == config!(tgid)
+}
+
+/// The current thread's id, in the initial PID namespace.
+#[inline(always)]
+pub fn thread() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}

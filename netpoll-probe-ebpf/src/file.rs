@@ -1,0 +1,183 @@
+//! The file behind an fd, as the kernel knows it: socket, addresses, what is there to read.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel};
+use netpoll_probe_common::{
+    counter::Counter,
+    limit::{UNIX_PATH_BYTES, UNIX_PATH_ROOM},
+    record::{UnixNameRecord, kind},
+    slot::FileFacts,
+};
+
+use crate::{config::config, emit, maps, read};
+
+/// `S_IFMT` and `S_IFSOCK`, `include/uapi/linux/stat.h`.
+const S_IFMT: u16 = 0o170_000;
+const S_IFSOCK: u16 = 0o140_000;
+/// `include/linux/socket.h`
+const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+/// `include/linux/net.h`, `enum sock_type`
+const SOCK_STREAM: u16 = 1;
+/// `include/net/tcp_states.h`
+const TCP_LISTEN: u8 = 10;
+
+/// The current task's `struct file` of an fd.
+#[inline(always)]
+pub fn of_fd(fd: u64) -> Option<u64> {
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task_btf() } as u64;
+    let files: u64 = read::kernel(task + config!(task_files))?;
+    let table: u64 = read::kernel(files + config!(files_fdt))?;
+    let max: u32 = read::kernel(table + config!(fdt_max_fds))?;
+    if fd >= u64::from(max) {
+        return None;
+    }
+    let array: u64 = read::kernel(table + config!(fdt_fd))?;
+    let file: u64 = read::kernel(array + fd * 8)?;
+    (file != 0).then_some(file)
+}
+
+/// Brings `facts` up to date for an fd of the current task. Where `pollDesc.fdseq` exists (Go 1.21) one look is
+/// enough for as long as it stays the same; before, every wait looks.
+#[inline(always)]
+pub fn refresh(facts: &mut FileFacts, fd: i32, tag: u32) {
+    if facts.known == 1 && facts.fd == fd && facts.tag == tag && config!(pd_has_fdseq) == 1 {
+        return;
+    }
+    facts.known = 0;
+    let Some(file) = of_fd(fd as u64) else {
+        emit::count(Counter::ReadFile);
+        return;
+    };
+    if fill(facts, file).is_none() {
+        emit::count(Counter::ReadFile);
+        return;
+    }
+    facts.fd = fd;
+    facts.tag = tag;
+    facts.known = 1;
+}
+
+/// Fills all but `fd`, `tag` and `known` from a `struct file`.
+#[inline(always)]
+pub fn fill(facts: &mut FileFacts, file: u64) -> Option<()> {
+    facts.sk = 0;
+    facts.family = 0;
+    facts.socket_type = 0;
+    facts.protocol = 0;
+    facts.local_port = 0;
+    facts.remote_port = 0;
+    facts.local_address = [0; 16];
+    facts.remote_address = [0; 16];
+    let inode: u64 = read::kernel(file + config!(file_inode))?;
+    facts.mode = read::kernel(inode + config!(inode_mode))?;
+    facts.inode = read::kernel(inode + config!(inode_number))?;
+    if facts.mode & S_IFMT != S_IFSOCK {
+        return Some(());
+    }
+    let socket: u64 = read::kernel(file + config!(file_private_data))?;
+    let sk: u64 = read::kernel(socket + config!(socket_sk))?;
+    facts.sk = sk;
+    facts.family = read::kernel(sk + config!(sock_family))?;
+    facts.socket_type = read::kernel(sk + config!(sock_type))?;
+    facts.protocol = read::kernel(sk + config!(sock_protocol))?;
+    match facts.family {
+        AF_INET => {
+            let remote: [u8; 4] = read::kernel(sk + config!(sock_daddr))?;
+            let local: [u8; 4] = read::kernel(sk + config!(sock_rcv_saddr))?;
+            facts.remote_address = widen(remote);
+            facts.local_address = widen(local);
+        }
+        AF_INET6 => {
+            facts.remote_address = read::kernel(sk + config!(sock_v6_daddr))?;
+            facts.local_address = read::kernel(sk + config!(sock_v6_rcv_saddr))?;
+        }
+        AF_UNIX => unix_names(sk, facts.inode),
+        _ => {}
+    }
+    if facts.family == AF_INET || facts.family == AF_INET6 {
+        facts.remote_port = u16::from_be(read::kernel(sk + config!(sock_dport))?);
+        facts.local_port = read::kernel(sk + config!(sock_num))?;
+    }
+    Some(())
+}
+
+#[inline(always)]
+const fn widen(ip: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = ip;
+    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+/// The socket's `skc_state`.
+#[inline(always)]
+pub fn state(facts: &FileFacts) -> u8 {
+    if facts.sk == 0 { 0 } else { read::kernel(facts.sk + config!(sock_state)).unwrap_or(0) }
+}
+
+/// Whether a reader of the socket would find something now: it came between the read that said EAGAIN and now.
+#[inline(always)]
+pub fn readable(facts: &FileFacts, state: u8) -> bool {
+    if facts.sk == 0 {
+        return false;
+    }
+    if state == TCP_LISTEN && facts.family != AF_UNIX {
+        let backlog: Option<u32> = read::kernel(facts.sk + config!(sock_ack_backlog));
+        return backlog.unwrap_or(0) != 0;
+    }
+    if facts.socket_type == SOCK_STREAM && facts.family != AF_UNIX {
+        let received: Option<u32> = read::kernel(facts.sk + config!(tcp_rcv_nxt));
+        let copied: Option<u32> = read::kernel(facts.sk + config!(tcp_copied_seq));
+        return received.is_some() && received != copied;
+    }
+    let queued: Option<u32> = read::kernel(facts.sk + config!(sock_receive_queue_length));
+    queued.unwrap_or(0) != 0
+}
+
+/// Hands a unix socket's names over, once.
+#[inline(always)]
+fn unix_names(sk: u64, inode: u64) {
+    // SAFETY: a lookup of a value that nobody reads.
+    if unsafe { maps::UNIX_NAMES_SEEN.get(&inode) }.is_some() {
+        return;
+    }
+    let Some(mut entry) = maps::RING.reserve::<UnixNameRecord>(0) else {
+        emit::count(Counter::RingFullUnixName);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is a UnixNameRecord's bytes; every field is written.
+    unsafe {
+        (*record).header = emit::header::<UnixNameRecord>(kind::UNIX_NAME);
+        (*record).inode = inode;
+        (*record).local = [0; UNIX_PATH_ROOM];
+        (*record).remote = [0; UNIX_PATH_ROOM];
+        (*record).local_length = unix_name(sk, &raw mut (*record).local);
+        let peer: u64 = read::kernel(sk + config!(unix_peer)).unwrap_or(0);
+        (*record).remote_length = if peer == 0 { 0 } else { unix_name(peer, &raw mut (*record).remote) };
+    }
+    entry.submit(emit::wakeup());
+    let _ = maps::UNIX_NAMES_SEEN.insert(&inode, &1, 0);
+}
+
+/// Copies `sun_path` of `unix_sock.addr` and returns its length; 0: unnamed.
+///
+/// `unix_address.name` is a `sockaddr_un`: the family's two bytes, then the path; `len` counts both
+/// (`include/net/af_unix.h`).
+#[inline(always)]
+fn unix_name(sk: u64, path: *mut [u8; UNIX_PATH_ROOM]) -> u32 {
+    let address: u64 = read::kernel(sk + config!(unix_addr)).unwrap_or(0);
+    if address == 0 {
+        return 0;
+    }
+    let length: u32 = read::kernel(address + config!(unix_address_length)).unwrap_or(0);
+    if length <= 2 || length as usize > UNIX_PATH_BYTES + 2 {
+        return 0;
+    }
+    // Changes nothing, and shows the verifier a bound.
+    let bytes = (length - 2) & (UNIX_PATH_ROOM as u32 - 1);
+    let name = address + config!(unix_address_name) + 2;
+    // SAFETY: `bytes` is less than the size of `path`.
+    let failed = unsafe { bpf_probe_read_kernel(path.cast(), bytes, name as *const _) };
+    if failed == 0 { bytes } else { 0 }
+}

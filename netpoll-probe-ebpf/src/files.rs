@@ -1,0 +1,72 @@
+//! The target's open files, once at attach: for waits that were open before, and the netpoller's `eventpoll`.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{bindings::seq_file, helpers::generated::bpf_seq_write};
+use netpoll_probe_common::{record::FileRecord, slot::FileFacts};
+
+use crate::{config::config, file, read};
+
+/// `struct bpf_iter_meta`, `include/linux/bpf.h`.
+#[repr(C)]
+struct IteratorMeta {
+    seq: *mut seq_file,
+    session_id: u64,
+    seq_num: u64,
+}
+
+/// The context of `iter/task_file`, `kernel/bpf/task_iter.c`, `struct bpf_iter__task_file`.
+#[repr(C)]
+pub struct TaskFile {
+    meta: *const IteratorMeta,
+    task: *const u8,
+    fd: u32,
+    padding: u32,
+    file: *const u8,
+}
+
+/// One file of one task.
+#[inline(always)]
+pub fn entry(ctx: *const TaskFile) {
+    // SAFETY: the kernel passes this struct; task and file are BTF pointers, null at the end.
+    let (task, open_file) = unsafe { ((*ctx).task, (*ctx).file) };
+    if task.is_null() || open_file.is_null() {
+        return;
+    }
+    // SAFETY: a BTF pointer that is not null; the offset is the kernel's own.
+    let tgid = unsafe { task.add(config!(task_tgid) as usize).cast::<u32>().read() };
+    if u64::from(tgid) != config!(tgid) {
+        return;
+    }
+    // SAFETY: as above.
+    let (fd, seq) = unsafe { ((*ctx).fd, (*(*ctx).meta).seq) };
+    let address = open_file as u64;
+    let mut record = FileRecord {
+        private_data: read::kernel(address + config!(file_private_data)).unwrap_or(0),
+        file: FileFacts {
+            sk: 0,
+            inode: 0,
+            remote_address: [0; 16],
+            local_address: [0; 16],
+            remote_port: 0,
+            local_port: 0,
+            mode: 0,
+            family: 0,
+            socket_type: 0,
+            protocol: 0,
+            tag: 0,
+            fd: fd as i32,
+            known: 0,
+        },
+        socket_state: 0,
+        reserved: 0,
+    };
+    if file::fill(&mut record.file, address).is_some() {
+        record.file.known = 1;
+        record.socket_state = u32::from(file::state(&record.file));
+    }
+    // SAFETY: the record is initialised and has no padding.
+    unsafe {
+        bpf_seq_write(seq, (&raw const record).cast::<c_void>().cast_mut(), size_of::<FileRecord>() as u32);
+    }
+}

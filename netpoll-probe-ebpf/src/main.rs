@@ -1,0 +1,138 @@
+//! The eBPF programs: entry points only, each a line that calls its body.
+//!
+//! | program | hook | body |
+//! |---|---|---|
+//! | `wait_start` | uprobe, `internal/poll.runtime_pollWait` or `runtime.netpollblock`, after the stack check | [`wait::start`] |
+//! | `wait_end` | uprobe, the conditional jump after the call of `netpollblock` in `runtime_pollWait` | [`wait::end`] |
+//! | `netpollready` | uprobe, `runtime.netpollready` (`--hooks runtime`) | [`poll::netpollready`] |
+//! | `poll_entry`, `poll_exit` | tracepoints, `epoll_pwait` | [`poll`] |
+//! | `callback_fentry`, `callback_kprobe` | `ep_poll_callback` | [`ready::callback`] |
+//! | `data_ready`, `state_change`, `reset`, `segment`, `waking` | BTF tracepoints, where the callback cannot be hooked | [`ready`] |
+//! | `files` | iterator over the files of tasks, once at attach | [`files`] |
+#![no_std]
+#![no_main]
+
+mod config;
+mod emit;
+mod file;
+mod files;
+mod maps;
+mod poll;
+mod read;
+mod ready;
+mod regs;
+mod stack;
+mod wait;
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, fentry, kprobe, tracepoint, uprobe},
+    programs::{BtfTracePointContext, FEntryContext, ProbeContext, TracePointContext},
+};
+
+/// `func runtime_pollWait(pd *pollDesc, mode int) int` (Go, `runtime/netpoll.go`), or
+/// `func netpollblock(pd *pollDesc, mode int32, waitio bool) bool`: the same first two arguments.
+#[uprobe]
+pub fn wait_start(ctx: ProbeContext) -> u32 {
+    wait::start(&ctx);
+    0
+}
+
+/// The conditional jump on the result of `netpollblock`, in `runtime_pollWait`.
+#[uprobe]
+pub fn wait_end(ctx: ProbeContext) -> u32 {
+    wait::end(&ctx);
+    0
+}
+
+/// `func netpollready(toRun *gList, pd *pollDesc, mode int32)` (Go, `runtime/netpoll.go`).
+#[uprobe]
+pub fn netpollready(ctx: ProbeContext) -> u32 {
+    poll::netpollready(&ctx);
+    0
+}
+
+/// `epoll_pwait(epfd, events, maxevents, timeout, …)` begins.
+#[tracepoint]
+pub fn poll_entry(_ctx: TracePointContext) -> u32 {
+    poll::entry();
+    0
+}
+
+/// `epoll_pwait` returns.
+#[tracepoint]
+pub fn poll_exit(ctx: TracePointContext) -> u32 {
+    poll::exit(&ctx);
+    0
+}
+
+/// `static int ep_poll_callback(wait_queue_entry_t *wait, unsigned mode, int sync, void *key)`, `fs/eventpoll.c`.
+#[fentry(function = "ep_poll_callback")]
+pub fn callback_fentry(ctx: FEntryContext) -> u32 {
+    ready::callback(ctx.arg(0), ctx.arg(3));
+    0
+}
+
+/// The same by kprobe, where function hooks are not to be had.
+#[kprobe]
+pub fn callback_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(wait), Some(key)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(3)) {
+        ready::callback(wait, key);
+    }
+    0
+}
+
+/// `TP_PROTO(const struct sock *sk)`, `include/trace/events/sock.h`, kernel 6.3.
+#[btf_tracepoint(function = "sk_data_ready")]
+pub fn data_ready(ctx: BtfTracePointContext) -> u32 {
+    ready::data_ready(ctx.arg(0));
+    0
+}
+
+/// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, `include/trace/events/sock.h`.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn state_change(ctx: BtfTracePointContext) -> u32 {
+    ready::state_change(ctx.arg(0), ctx.arg(2));
+    0
+}
+
+/// `TP_PROTO(struct sock *sk)`, `include/trace/events/tcp.h`.
+#[btf_tracepoint(function = "tcp_receive_reset")]
+pub fn reset(ctx: BtfTracePointContext) -> u32 {
+    ready::reset(ctx.arg(0));
+    0
+}
+
+/// `TP_PROTO(struct sock *sk, const struct sk_buff *skb)` of `tcp_probe`, `include/trace/events/tcp.h`.
+#[btf_tracepoint(function = "tcp_probe")]
+pub fn segment(ctx: BtfTracePointContext) -> u32 {
+    ready::segment(ctx.arg(0));
+    0
+}
+
+/// `TP_PROTO(struct task_struct *p)` of `sched_waking`, `include/trace/events/sched.h`.
+#[btf_tracepoint(function = "sched_waking")]
+pub fn waking(ctx: BtfTracePointContext) -> u32 {
+    ready::waking(ctx.arg(0));
+    0
+}
+
+/// `DEFINE_BPF_ITER_FUNC(task_file, struct bpf_iter_meta *meta, struct task_struct *task, u32 fd, struct file *file)`,
+/// `kernel/bpf/task_iter.c`. aya-ebpf has no macro for iterators, hence the section by hand.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub fn files(ctx: *mut c_void) -> u32 {
+    files::entry(ctx.cast());
+    0
+}
+
+/// The verifier refuses an endless loop, so a program that could panic does not load.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,70 @@
+//! Every map: who writes it, who reads it, what happens when it is full.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use netpoll_probe_common::{
+    counter::Counter,
+    limit::{
+        POLL_SCRATCH_BYTES, RING_BYTES, SLOTS as SLOT_COUNT, SOCKETS as SOCKET_COUNT, STACK_FRAMES, STACKS,
+        THREADS as THREAD_COUNT, UNIX_NAMES,
+    },
+    slot::{PollDescSlot, ThreadSlot},
+};
+
+/// Records for user space. When it is full a record is lost and counted.
+#[map]
+pub static RING: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// pollDesc's address → its state. Written at the start of a wait, by the stamps and polls, and by user space for
+/// waits that it found open at attach. When it is full a wait is lost and counted.
+#[map]
+pub static SLOTS: HashMap<u64, PollDescSlot> = HashMap::with_max_entries(SLOT_COUNT, BPF_F_NO_PREALLOC);
+
+/// `struct sock` address → pollDesc's address, for the socket tracepoints. The least recently used one makes room.
+#[map]
+pub static SOCKETS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(SOCKET_COUNT, 0);
+
+/// Hashes of stacks that user space has.
+#[map]
+pub static STACKS_SEEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(STACKS, 0);
+
+/// Inodes of unix sockets whose names user space has.
+#[map]
+pub static UNIX_NAMES_SEEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(UNIX_NAMES, 0);
+
+/// Thread id → its `epoll_pwait`. Threads of the target only.
+#[map]
+pub static THREADS: LruHashMap<u32, ThreadSlot> = LruHashMap::with_max_entries(THREAD_COUNT, 0);
+
+/// [0]: the entry, in ns, of the last `epoll_pwait` of the target that returned all that was ready.
+#[map]
+pub static LAST_POLL: Array<u64> = Array::with_max_entries(1, 0);
+
+/// [0]: the `struct eventpoll` of the target's netpoller, 0 until it is known.
+#[map]
+pub static EVENTPOLL: Array<u64> = Array::with_max_entries(1, 0);
+
+/// What could not be done, by [`Counter`].
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
+
+/// The event array of an `epoll_pwait`, while it is decoded.
+#[map]
+pub static POLL_EVENTS_SCRATCH: PerCpuArray<[u32; POLL_SCRATCH_BYTES / 4]> = PerCpuArray::with_max_entries(1, 0);
+
+/// A stack while it is walked and hashed.
+#[map]
+pub static STACK_SCRATCH: PerCpuArray<StackScratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// A uprobe's program can be preempted by another's on the same CPU, which then takes the same scratch. Each writes
+/// its name first and looks whether it still stands there when it is done.
+#[repr(C)]
+pub struct StackScratch {
+    /// Who uses it.
+    pub user: u64,
+    /// Leaf first.
+    pub pcs: [u64; STACK_FRAMES],
+}

@@ -1,0 +1,148 @@
+//! The kernel makes an fd ready.
+//!
+//! A stamp counts when somebody waits in that direction, nothing was stamped yet, and nothing was collected yet: the
+//! first one after the start of the wait. What was stamped is dropped when the item is collected for the other
+//! direction ([`crate::poll`]), or when the wait does not end as ready (user space).
+
+use core::ffi::c_void;
+
+use aya_ebpf::{bindings::task_struct, helpers::bpf_ktime_get_ns};
+use netpoll_probe_common::{
+    counter::Counter,
+    record::source,
+    slot::{PollDescSlot, WaitSlot},
+};
+
+use crate::{
+    config::config,
+    emit, maps,
+    poll::{self, READ_EVENTS, WRITE_EVENTS},
+    read,
+};
+
+/// `include/net/tcp_states.h`
+const TCP_ESTABLISHED: i32 = 1;
+const TCP_CLOSE: i32 = 7;
+const TCP_CLOSE_WAIT: i32 = 8;
+
+/// `ep_poll_callback`: `wait` is the `wait` of an `eppoll_entry`, whose `base` is the item; `key` are the poll flags, 0
+/// for a wake-up that names none, which may be anything (connect done, FIN, reset, the other end of a pipe closed).
+#[inline(always)]
+pub fn callback(wait: u64, key: u64) {
+    let Some(eventpoll) = maps::EVENTPOLL.get(0).copied() else { return };
+    if eventpoll == 0 {
+        return;
+    }
+    let entry = wait - config!(eppoll_entry_wait);
+    let Some(item) = read::kernel::<u64>(entry + config!(eppoll_entry_base)) else {
+        emit::count(Counter::ReadEpollItem);
+        return;
+    };
+    if read::kernel::<u64>(item + config!(epitem_ep)) != Some(eventpoll) {
+        return;
+    }
+    let Some(data) = read::kernel::<u64>(item + config!(epitem_event_data)) else {
+        emit::count(Counter::ReadEpollItem);
+        return;
+    };
+    let (pd, tag) = poll::decode(data);
+    let Some(slot) = maps::SLOTS.get_ptr_mut(&pd) else { return };
+    // SAFETY: a map value; see wait::try_start for who else writes it.
+    let slot = unsafe { &mut *slot };
+    let events = key as u32;
+    if slot.read.tag == tag && (events == 0 || events & READ_EVENTS != 0) {
+        stamp(&mut slot.read, source::CALLBACK);
+    }
+    if slot.write.tag == tag && (events == 0 || events & WRITE_EVENTS != 0) {
+        stamp(&mut slot.write, source::CALLBACK);
+    }
+}
+
+/// `sock_def_readable` and its like: data, a connection to accept, the FIN of a peer.
+#[inline(always)]
+pub fn data_ready(sk: *const c_void) {
+    if let Some(slot) = slot_of(sk) {
+        stamp(&mut slot.read, source::DATA_READY);
+    }
+}
+
+/// A TCP socket changes its state.
+#[inline(always)]
+pub fn state_change(sk: *const c_void, new_state: i32) {
+    let Some(slot) = slot_of(sk) else { return };
+    match new_state {
+        TCP_ESTABLISHED => stamp(&mut slot.write, source::STATE_CHANGE),
+        TCP_CLOSE_WAIT => stamp(&mut slot.read, source::STATE_CHANGE),
+        TCP_CLOSE => {
+            stamp(&mut slot.read, source::STATE_CHANGE);
+            stamp(&mut slot.write, source::STATE_CHANGE);
+        }
+        _ => {}
+    }
+}
+
+/// A RST arrives.
+#[inline(always)]
+pub fn reset(sk: *const c_void) {
+    if let Some(slot) = slot_of(sk) {
+        stamp(&mut slot.read, source::RESET);
+        stamp(&mut slot.write, source::RESET);
+    }
+}
+
+/// A segment arrives at an established socket. The last one before the poll made it writable, or came soon after.
+#[inline(always)]
+pub fn segment(sk: *const c_void) {
+    let Some(slot) = slot_of(sk) else { return };
+    let wait = &mut slot.write;
+    if wait.kernel_ready_source == source::WRITE_ESTIMATE && wait.start_ns != 0 && wait.poll_ns == 0 {
+        wait.kernel_ready_ns = 0;
+    }
+    stamp(wait, source::WRITE_ESTIMATE);
+}
+
+/// A thread is woken. Of interest: one of the target that sleeps in `epoll_pwait`.
+#[inline(always)]
+pub fn waking(task: *const task_struct) {
+    let task = task.cast::<u8>();
+    // SAFETY: a BTF pointer; a load through it cannot fault, and the offsets are the kernel's own.
+    let (tgid, pid) = unsafe {
+        (
+            task.add(config!(task_tgid) as usize).cast::<u32>().read(),
+            task.add(config!(task_pid) as usize).cast::<u32>().read(),
+        )
+    };
+    if u64::from(tgid) != config!(tgid) {
+        return;
+    }
+    let Some(thread) = maps::THREADS.get_ptr_mut(&pid) else { return };
+    // SAFETY: a map value of a thread that sleeps; of two wakers at once either time will do.
+    unsafe {
+        if (*thread).poll_entry_ns != 0 && (*thread).waking_ns == 0 {
+            (*thread).waking_ns = bpf_ktime_get_ns();
+        }
+    }
+}
+
+/// The slot of the pollDesc that waits on a socket. `struct sock` addresses are recycled: it must be the one that the
+/// wait is on now.
+#[inline(always)]
+fn slot_of(sk: *const c_void) -> Option<&'static mut PollDescSlot> {
+    let sk = sk as u64;
+    // SAFETY: the value is copied at once.
+    let pd = unsafe { maps::SOCKETS.get(&sk) }.copied()?;
+    let slot = maps::SLOTS.get_ptr_mut(&pd)?;
+    // SAFETY: a map value; see wait::try_start for who else writes it.
+    let slot = unsafe { &mut *slot };
+    (slot.file.sk == sk).then_some(slot)
+}
+
+#[inline(always)]
+fn stamp(wait: &mut WaitSlot, from: u8) {
+    if wait.start_ns == 0 || wait.kernel_ready_ns != 0 || wait.poll_ns != 0 {
+        return;
+    }
+    // SAFETY: the helper has no preconditions.
+    wait.kernel_ready_ns = unsafe { bpf_ktime_get_ns() };
+    wait.kernel_ready_source = from;
+}

@@ -1,0 +1,366 @@
+//! Which hook gives which clock: rules over facts, pure.
+
+use std::fmt;
+
+use super::support::KernelFacts;
+
+/// What `--hooks` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hooks {
+    /// The cheapest plan that loses nothing here.
+    Auto,
+    /// Two uprobes in `runtime_pollWait`.
+    Pollwait,
+    /// `netpollblock` and `netpollready`: the second opinion.
+    Runtime,
+}
+
+/// A place for a uprobe in the target's executable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// The function and offset, for people: `internal/poll.runtime_pollWait+10`.
+    pub name: String,
+    /// Offset in the file.
+    pub file_offset: u64,
+    /// The instruction, for people.
+    pub instruction: String,
+    /// The kernel emulates it, instead of single-stepping it.
+    pub emulated: bool,
+}
+
+/// What is known of the target, as far as hooks are concerned. A refused site is a reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetFacts {
+    /// In `runtime_pollWait`, after the stack check.
+    pub wait_start: Site,
+    /// In `runtime_pollWait`, after `netpollblock` returned.
+    pub wait_end: Site,
+    /// In `netpollblock`, after the stack check.
+    pub netpollblock: Result<Site, String>,
+    /// At the start of `netpollready`.
+    pub netpollready: Result<Site, String>,
+}
+
+/// A clock of a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The goroutine is about to park.
+    Start,
+    /// The kernel made the fd ready.
+    KernelReady,
+    /// The poller collected the event.
+    Poll,
+    /// The goroutine runs again.
+    End,
+}
+
+/// A program of ours and where it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// A uprobe.
+    Uprobe {
+        /// The program.
+        program: &'static str,
+        /// Where.
+        site: Site,
+    },
+    /// A tracepoint of `syscalls`.
+    Syscall {
+        /// The program.
+        program: &'static str,
+        /// The tracepoint.
+        tracepoint: &'static str,
+    },
+    /// A BTF tracepoint.
+    Tracepoint {
+        /// The program.
+        program: &'static str,
+        /// The tracepoint.
+        tracepoint: &'static str,
+    },
+    /// A kernel function by fentry.
+    Fentry {
+        /// The program.
+        program: &'static str,
+        /// The function.
+        function: &'static str,
+    },
+    /// A kernel function by kprobe.
+    Kprobe {
+        /// The program.
+        program: &'static str,
+        /// The function.
+        function: &'static str,
+    },
+}
+
+/// The choice for one clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The clock.
+    pub clock: Clock,
+    /// The hooks, attached in this order.
+    pub hooks: Vec<Hook>,
+    /// Why these.
+    pub why: String,
+    /// What is not known with them.
+    pub lost: Option<String>,
+}
+
+/// The whole plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// `pollwait` or `runtime`.
+    pub name: &'static str,
+    /// Why this plan.
+    pub why: String,
+    /// One choice for each clock, in the order of time.
+    pub choices: Vec<Choice>,
+}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoPlan {
+    /// The poll clock has no hook.
+    #[error("this kernel shows no tracepoints of epoll_pwait")]
+    NoSyscallTracepoints,
+    /// `--hooks runtime` needs functions that are not out of line in this binary.
+    #[error("--hooks runtime is not possible here: {0}")]
+    NoRuntimeHooks(String),
+}
+
+/// Decides. `auto` is `pollwait`: its functions cannot be inlined, so its counts hold in every build.
+///
+/// # Errors
+/// When a clock that a wait cannot do without has no hook.
+pub fn make(hooks: Hooks, kernel: &KernelFacts, target: &TargetFacts) -> Result<Plan, NoPlan> {
+    let end = Choice {
+        clock: Clock::End,
+        hooks: vec![Hook::Uprobe { program: "wait_end", site: target.wait_end.clone() }],
+        why:
+            "the jump on netpollblock's result: once a wait, emulated, and the result is still in a register"
+                .into(),
+        lost: None,
+    };
+    let ready = kernel_ready(kernel);
+    if hooks == Hooks::Runtime {
+        let site = |site: &Result<Site, String>| site.clone().map_err(NoPlan::NoRuntimeHooks);
+        let block = site(&target.netpollblock)?;
+        let collect = site(&target.netpollready)?;
+        return Ok(Plan {
+            name: "runtime",
+            why: "asked for: a second opinion by the runtime's own functions".into(),
+            choices: vec![
+                Choice {
+                    clock: Clock::Start,
+                    hooks: vec![Hook::Uprobe { program: "wait_start", site: block }],
+                    why: "netpollblock is out of line in this binary".into(),
+                    lost: None,
+                },
+                ready,
+                Choice {
+                    clock: Clock::Poll,
+                    hooks: vec![Hook::Uprobe { program: "netpollready", site: collect }],
+                    why: "netpollready is out of line in this binary".into(),
+                    lost: Some("who polled".into()),
+                },
+                end,
+            ],
+        });
+    }
+    if !kernel.syscall_tracepoints {
+        return Err(NoPlan::NoSyscallTracepoints);
+    }
+    Ok(Plan {
+        name: "pollwait",
+        why: match hooks {
+            Hooks::Auto => "runtime_pollWait cannot be inlined, so the counts hold in every build".into(),
+            _ => "asked for".into(),
+        },
+        choices: vec![
+            Choice {
+                clock: Clock::Start,
+                hooks: vec![Hook::Uprobe { program: "wait_start", site: target.wait_start.clone() }],
+                why: "runtime_pollWait after its stack check: once a wait, and never inlined".into(),
+                lost: None,
+            },
+            ready,
+            Choice {
+                clock: Clock::Poll,
+                hooks: vec![Hook::Syscall { program: "poll_exit", tracepoint: "sys_exit_epoll_pwait" }],
+                why: "the event array of epoll_pwait says which pollDescs were collected, in every build"
+                    .into(),
+                lost: None,
+            },
+            end,
+        ],
+    })
+}
+
+fn kernel_ready(kernel: &KernelFacts) -> Choice {
+    const FUNCTION: &str = "ep_poll_callback";
+    let choice = |hooks, why: String, lost| Choice { clock: Clock::KernelReady, hooks, why, lost };
+    if kernel.fentry == Some(true) && kernel.has_callback {
+        let hook = Hook::Fentry { program: "callback_fentry", function: FUNCTION };
+        return choice(vec![hook], "exact for every kind of fd".into(), None);
+    }
+    let refusal = kernel.fentry_refusal.clone().unwrap_or_else(|| "not supported".into());
+    if kernel.kprobe && kernel.has_callback {
+        let hook = Hook::Kprobe { program: "callback_kprobe", function: FUNCTION };
+        return choice(
+            vec![hook],
+            format!("exact for every kind of fd; fentry is refused here ({refusal})"),
+            None,
+        );
+    }
+    let program = |tracepoint: &'static str| match tracepoint {
+        "sk_data_ready" => "data_ready",
+        "inet_sock_set_state" => "state_change",
+        "tcp_receive_reset" => "reset",
+        "tcp_probe" => "segment",
+        _ => "waking",
+    };
+    let mut hooks = Vec::new();
+    if kernel.tracepoints.contains(&"sched_waking") && kernel.syscall_tracepoints {
+        hooks.push(Hook::Syscall { program: "poll_entry", tracepoint: "sys_enter_epoll_pwait" });
+    }
+    for tracepoint in &kernel.tracepoints {
+        hooks.push(Hook::Tracepoint { program: program(tracepoint), tracepoint });
+    }
+    let mut lost =
+        "the exact moment for pipes, unix peers that close, and writes (estimated or unknown)".to_owned();
+    if !kernel.tracepoints.contains(&"sk_data_ready") {
+        lost = format!("when data came to a socket; {lost}");
+    }
+    choice(
+        hooks,
+        format!(
+            "tracepoints stand in for {FUNCTION}: fentry is refused here ({refusal}), and there are no kprobes"
+        ),
+        Some(lost),
+    )
+}
+
+impl Plan {
+    /// All hooks of all clocks.
+    pub fn hooks(&self) -> impl Iterator<Item = &Hook> {
+        self.choices.iter().flat_map(|choice| &choice.hooks)
+    }
+
+    /// Whether sockets must be found by their `struct sock`.
+    #[must_use]
+    pub fn indexes_sockets(&self) -> bool {
+        self.hooks().any(|hook| matches!(hook, Hook::Tracepoint { .. }))
+    }
+
+    /// Whether the entry of `epoll_pwait` is traced.
+    #[must_use]
+    pub fn traces_poll_entry(&self) -> bool {
+        self.hooks().any(|hook| matches!(hook, Hook::Syscall { program: "poll_entry", .. }))
+    }
+}
+
+impl Clock {
+    /// The name that reports use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::KernelReady => "kernel_ready",
+            Self::Poll => "poll",
+            Self::End => "end",
+        }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uprobe { site, .. } => {
+                let stepped = if site.emulated { "" } else { ", single-stepped" };
+                write!(f, "uprobe {} ({}{stepped})", site.name, site.instruction)
+            }
+            Self::Syscall { tracepoint, .. } => write!(f, "tracepoint syscalls:{tracepoint}"),
+            Self::Tracepoint { tracepoint, .. } => write!(f, "tracepoint {tracepoint}"),
+            Self::Fentry { function, .. } => write!(f, "fentry {function}"),
+            Self::Kprobe { function, .. } => write!(f, "kprobe {function}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(name: &str) -> Site {
+        Site { name: name.into(), file_offset: 1, instruction: "push rbp".into(), emulated: true }
+    }
+
+    fn target() -> TargetFacts {
+        TargetFacts {
+            wait_start: site("internal/poll.runtime_pollWait+10"),
+            wait_end: site("internal/poll.runtime_pollWait+135"),
+            netpollblock: Ok(site("runtime.netpollblock+10")),
+            netpollready: Err("netpollready is inlined into netpoll".into()),
+        }
+    }
+
+    fn kernel() -> KernelFacts {
+        KernelFacts {
+            fentry: Some(true),
+            has_callback: true,
+            kprobe: true,
+            tracepoints: super::super::support::READY_TRACEPOINTS.to_vec(),
+            syscall_tracepoints: true,
+            ..KernelFacts::default()
+        }
+    }
+
+    fn ready_hooks(kernel: &KernelFacts) -> Vec<String> {
+        let plan = make(Hooks::Auto, kernel, &target()).unwrap();
+        plan.choices[1].hooks.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn callback_by_fentry_then_kprobe_then_tracepoints() {
+        assert_eq!(ready_hooks(&kernel()), ["fentry ep_poll_callback"]);
+        let no_fentry = KernelFacts { fentry: Some(false), ..kernel() };
+        assert_eq!(ready_hooks(&no_fentry), ["kprobe ep_poll_callback"]);
+        let neither = KernelFacts { kprobe: false, ..no_fentry };
+        assert_eq!(
+            ready_hooks(&neither),
+            [
+                "tracepoint syscalls:sys_enter_epoll_pwait",
+                "tracepoint sk_data_ready",
+                "tracepoint inet_sock_set_state",
+                "tracepoint tcp_receive_reset",
+                "tracepoint tcp_probe",
+                "tracepoint sched_waking",
+            ]
+        );
+    }
+
+    #[test]
+    fn only_the_tracepoint_plan_pays_for_its_maps() {
+        let plan = make(Hooks::Auto, &kernel(), &target()).unwrap();
+        assert!(!plan.indexes_sockets() && !plan.traces_poll_entry());
+        let bare = KernelFacts { fentry: None, kprobe: false, ..kernel() };
+        let plan = make(Hooks::Auto, &bare, &target()).unwrap();
+        assert!(plan.indexes_sockets() && plan.traces_poll_entry());
+    }
+
+    #[test]
+    fn runtime_hooks_are_refused_when_inlined() {
+        let refusal = make(Hooks::Runtime, &kernel(), &target()).unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "--hooks runtime is not possible here: netpollready is inlined into netpoll"
+        );
+    }
+
+    #[test]
+    fn no_poll_clock_no_plan() {
+        let blind = KernelFacts { syscall_tracepoints: false, ..kernel() };
+        assert_eq!(make(Hooks::Auto, &blind, &target()), Err(NoPlan::NoSyscallTracepoints));
+    }
+}

@@ -1,0 +1,74 @@
+//! The ring buffer, as bytes.
+
+use std::{
+    fmt, io,
+    os::fd::{AsRawFd, RawFd},
+};
+
+use aya::maps::{MapData, RingBuf};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// Hands out the ring's records. The programs wake it only when much is waiting, so who reads must also look by itself.
+pub struct RingReader {
+    ring: RingBuf<MapData>,
+}
+
+/// The ring as something that tokio can wait for.
+#[derive(Debug)]
+pub struct AsyncRing {
+    fd: AsyncFd<RingReader>,
+}
+
+impl RingReader {
+    pub(super) fn new(ring: RingBuf<MapData>) -> Self {
+        Self { ring }
+    }
+
+    /// Gives each waiting record to `each`, and returns how many there were.
+    pub fn drain(&mut self, mut each: impl FnMut(&[u8])) -> usize {
+        let mut records = 0;
+        while let Some(record) = self.ring.next() {
+            each(&record);
+            records += 1;
+        }
+        records
+    }
+
+    /// Registers it with the running tokio reactor.
+    ///
+    /// # Errors
+    /// When the reactor refuses.
+    pub fn into_async(self) -> io::Result<AsyncRing> {
+        // SAFETY: the descriptor is the map's, which the ring owns for as long as it lives, and the AsyncFd owns the ring.
+        let fd = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?;
+        Ok(AsyncRing { fd })
+    }
+}
+
+impl fmt::Debug for RingReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RingReader").finish_non_exhaustive()
+    }
+}
+
+impl AsRawFd for RingReader {
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+}
+
+impl AsyncRing {
+    /// Waits until the programs say that much is waiting.
+    ///
+    /// # Errors
+    /// When the reactor is gone.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        self.fd.readable_mut().await?.clear_ready();
+        Ok(())
+    }
+
+    /// [`RingReader::drain`]
+    pub fn drain(&mut self, each: impl FnMut(&[u8])) -> usize {
+        self.fd.get_mut().drain(each)
+    }
+}

@@ -1,0 +1,30 @@
+//! The command line, as types. No work is done here.
+#![forbid(unsafe_code)]
+
+pub mod attach;
+pub mod value;
+
+use clap::{Parser, Subcommand};
+
+/// Which goroutine of a running Go program waited on which fd and peer, how long, and why.
+#[derive(Debug, Parser)]
+#[command(name = "netpoll-probe", version = env!("NETPOLL_PROBE_VERSION"), max_term_width = 100)]
+#[command(after_help = "Examples:
+  netpoll-probe attach -p 4242 -d 10s                  what did it wait for, just now?
+  netpoll-probe attach -p 4242 -o waits.svg            record until Ctrl-C, then a flame graph
+  netpoll-probe attach -p 4242 -d 1m -o waits.ndjson   every wait, a line each
+
+Exit codes: 0 good, 1 failed while running, 2 usage, 3 permission or kernel, 4 target.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Record the network waits of a running process, then say what it waited for
+    #[command(alias = "record")]
+    Attach(attach::AttachArgs),
+}

@@ -1,0 +1,50 @@
+//! What a stack tells: what the goroutine was about to do, and whether it waited for work rather than for an answer.
+
+use crate::model::{
+    stack::Stack,
+    wait::{Mode, Role, Wait},
+};
+
+/// A rule: a wait is idle when each of these functions is on its stack, leaf side first.
+///
+/// Kept to waits that mean "nothing to do": the peer owes no answer.
+const IDLE_STACKS: &[&[&str]] = &[
+    // A server waits for the next request on a kept-alive connection (net/http/server.go).
+    &["net/http.(*connReader).Read", "bufio.(*Reader).Peek", "net/http.(*conn).serve"],
+    &["net/http.(*conn).readRequest", "net/http.(*conn).serve"],
+    // It watches for the client's going away while a handler runs.
+    &["net/http.(*connReader).backgroundRead"],
+    // HTTP/2 servers read frames all the time (net/http/h2_bundle.go, golang.org/x/net/http2).
+    &["net/http.(*http2serverConn).readFrames"],
+    &["golang.org/x/net/http2.(*serverConn).readFrames"],
+    // gRPC's server transport likewise (google.golang.org/grpc/internal/transport/http2_server.go).
+    &["google.golang.org/grpc/internal/transport.(*http2Server).HandleStreams"],
+];
+
+/// What the goroutine was about to do, corrected by its stack: a connect that was done before it parked looks like a
+/// write to the socket.
+#[must_use]
+pub fn role(wait: &Wait, stack: &Stack) -> Role {
+    if has(stack, "net.(*netFD).connect") && wait.mode == Mode::Write {
+        return Role::Connect;
+    }
+    if has(stack, "internal/poll.(*FD).Accept") {
+        return Role::Accept;
+    }
+    wait.role
+}
+
+/// Whether it waited for work.
+#[must_use]
+pub fn idle(role: Role, stack: &Stack) -> bool {
+    role == Role::Accept || IDLE_STACKS.iter().any(|functions| in_order(stack, functions))
+}
+
+fn has(stack: &Stack, function: &str) -> bool {
+    stack.frames.iter().any(|frame| &*frame.func == function)
+}
+
+fn in_order(stack: &Stack, functions: &[&str]) -> bool {
+    let mut frames = stack.frames.iter();
+    functions.iter().all(|function| frames.any(|frame| &*frame.func == *function))
+}

@@ -1,0 +1,293 @@
+//! Records → waits. Pure: the only clock is in the records, so a recorded stream gives the same waits again.
+//!
+//! [`clocks`] holds the rules by which a record's stamps count, [`endpoint`] makes a socket of the kernel's facts,
+//! [`classify`] says from the stack what the goroutine was about to do and whether it was idle.
+//!
+//! A wait is held back for a moment ([`HOLD_NS`]): whether it was spurious is known only when its goroutine waits again.
+#![forbid(unsafe_code)]
+
+pub mod classify;
+pub mod clocks;
+pub mod endpoint;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use netpoll_probe_common::{
+    counter::Counter,
+    record::{SpuriousRecord, WaitRecord, flag, outcome, poller},
+    slot::{FileFacts, PollDescSlot, WaitSlot},
+};
+
+use crate::{
+    event::Event,
+    model::{
+        quality::Quality,
+        wait::{Mode, Outcome, Poller, Role, Wait},
+    },
+};
+
+use self::endpoint::Endpoints;
+
+/// How long a wait is held back for its spurious mark. The mark follows the wait's end by one system call, and the
+/// ring is in the order of time but for what CPUs do at the same moment.
+pub const HOLD_NS: u64 = 20_000_000;
+
+/// A wait whose stack still has no names.
+#[derive(Clone, Debug)]
+pub struct Correlated {
+    /// The wait; `stack`, and what [`classify`] adds, are not set yet.
+    pub wait: Wait,
+    /// Names the stack; 0: not known.
+    pub stack_hash: u64,
+    /// The stack's addresses, leaf first; `None`: not known.
+    pub pcs: Option<Arc<[u64]>>,
+}
+
+/// The identity of a pollDesc's direction, for spurious marks.
+type Key = (u64, u64, Mode);
+
+/// Makes waits of records.
+#[derive(Debug)]
+pub struct Correlator {
+    pid: u32,
+    endpoints: Endpoints,
+    stacks: HashMap<u64, Arc<[u64]>>,
+    held: VecDeque<Correlated>,
+    /// Number of the first wait in `held`.
+    first: u64,
+    /// The number of the last wait of each pollDesc's direction, while it is held.
+    last: HashMap<Key, (u64, u64)>,
+    newest_ns: u64,
+    until_ns: u64,
+    quality: Quality,
+}
+
+impl Correlator {
+    /// For a process. `pid` is what the waits will say.
+    #[must_use]
+    pub fn new(pid: u32) -> Self {
+        Self {
+            pid,
+            endpoints: Endpoints::default(),
+            stacks: HashMap::new(),
+            held: VecDeque::new(),
+            first: 0,
+            last: HashMap::new(),
+            newest_ns: 0,
+            until_ns: u64::MAX,
+            quality: Quality::default(),
+        }
+    }
+
+    /// A file that was open when the recording began: listeners tell which connections came in.
+    pub fn open_file(&mut self, file: &FileFacts, socket_state: u32) {
+        self.endpoints.learn(file, socket_state);
+    }
+
+    /// One record.
+    pub fn push(&mut self, event: Event) {
+        match event {
+            Event::Wait(record) => self.wait(&record),
+            Event::Stack(record) => {
+                let frames = usize::try_from(record.frames).unwrap_or(usize::MAX).min(record.pcs.len());
+                let pcs = record.pcs.get(..frames).unwrap_or_default();
+                self.stacks.insert(record.hash, pcs.into());
+            }
+            Event::UnixName(record) => self.endpoints.name(&record),
+            Event::Spurious(record) => self.spurious(&record),
+        }
+    }
+
+    /// The recording ended at `end_ns`: records of later ends are of waits that were open then, and not counted twice.
+    pub fn end_at(&mut self, end_ns: u64) {
+        self.until_ns = end_ns;
+    }
+
+    /// The waits that need not be held back any longer.
+    pub fn take_ready(&mut self) -> impl Iterator<Item = Correlated> {
+        let before_ns = self.newest_ns.saturating_sub(HOLD_NS);
+        std::iter::from_fn(move || {
+            if self.held.front()?.wait.clocks.end_ns >= before_ns {
+                return None;
+            }
+            self.first += 1;
+            let correlated = self.held.pop_front()?;
+            self.forget(&correlated.wait);
+            Some(correlated)
+        })
+    }
+
+    /// All waits that are held back.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Correlated> {
+        self.first += self.held.len() as u64;
+        self.last.clear();
+        std::mem::take(&mut self.held).into_iter()
+    }
+
+    /// The waits of a slot that were open when the recording ended.
+    pub fn open(&mut self, slot: &PollDescSlot, end_ns: u64) -> Vec<Wait> {
+        [(&slot.read, Mode::Read), (&slot.write, Mode::Write)]
+            .into_iter()
+            .filter(|(wait, _)| wait.start_ns != 0 && wait.start_ns <= end_ns)
+            .map(|(wait, mode)| self.open_wait(wait, mode, &slot.file, end_ns))
+            .collect()
+    }
+
+    /// What could not be known, so far. `counters` are the programs' own.
+    #[must_use]
+    pub fn quality(&self, counters: &[(Counter, u64)]) -> Quality {
+        let mut quality = self.quality.clone();
+        for (counter, count) in counters.iter().filter(|(_, count)| *count > 0) {
+            let table = match counter {
+                Counter::EndWithoutStart | Counter::StartWithoutEnd => &mut quality.unmatched,
+                _ => &mut quality.lost,
+            };
+            table.insert(counter.name().to_owned(), *count);
+        }
+        quality
+    }
+
+    /// Counts a record that could not be decoded.
+    pub fn undecodable(&mut self) {
+        *self.quality.lost.entry("undecodable".to_owned()).or_default() += 1;
+    }
+
+    fn wait(&mut self, record: &WaitRecord) {
+        let (Some(mode), Some(outcome)) = (mode_of(u64::from(record.mode)), outcome_of(record.outcome))
+        else {
+            self.undecodable();
+            return;
+        };
+        if record.end_ns > self.until_ns {
+            return;
+        }
+        let judged = clocks::judge(record, mode, outcome);
+        let endpoint = self.endpoints.of(&record.file, record.socket_state);
+        let wait = Wait {
+            pid: self.pid,
+            goid: record.goid,
+            tid: record.tid,
+            fd: record.fd,
+            mode,
+            outcome,
+            spurious: false,
+            started_before: record.flags & flag::STARTED_BEFORE != 0,
+            clocks: judged.clocks,
+            poller: if judged.clocks.poll_ns.is_some() { poller_of(record.poller) } else { Poller::Unknown },
+            idle: false,
+            role: role_of(mode, record.socket_state),
+            endpoint,
+            stack: None,
+            labels: Arc::default(),
+        };
+        self.quality.clamped += u64::from(judged.clamped);
+        self.count(&wait, record.file.known == 1);
+        self.newest_ns = self.newest_ns.max(record.end_ns);
+        self.last
+            .insert((record.pd, record.goid, mode), (self.first + self.held.len() as u64, record.end_ns));
+        let pcs = self.stacks.get(&record.stack_hash).cloned();
+        if pcs.is_none() {
+            self.quality.stack_unknown += 1;
+        }
+        self.held.push_back(Correlated { wait, stack_hash: record.stack_hash, pcs });
+    }
+
+    fn spurious(&mut self, record: &SpuriousRecord) {
+        let mode = mode_of(record.mode);
+        let held = mode
+            .and_then(|mode| self.last.get(&(record.pd, record.goid, mode)))
+            .and_then(|(number, _)| usize::try_from(number.checked_sub(self.first)?).ok())
+            .and_then(|index| self.held.get_mut(index));
+        match held {
+            Some(correlated) if correlated.wait.outcome == Outcome::Ready => correlated.wait.spurious = true,
+            _ => *self.quality.unmatched.entry("spurious_mark".to_owned()).or_default() += 1,
+        }
+    }
+
+    /// Drops the marks' index entries of waits that were handed out; a few at a time is enough.
+    fn forget(&mut self, wait: &Wait) {
+        if self.last.len() > 2 * self.held.len() + 1024 {
+            let first = self.first;
+            self.last.retain(|_, (number, _)| *number >= first);
+        }
+        debug_assert!(wait.clocks.end_ns >= wait.clocks.start_ns);
+    }
+
+    fn open_wait(&mut self, slot: &WaitSlot, mode: Mode, file: &FileFacts, end_ns: u64) -> Wait {
+        let wait = Wait {
+            pid: self.pid,
+            goid: slot.goid,
+            tid: 0,
+            fd: slot.fd,
+            mode,
+            outcome: Outcome::Open,
+            spurious: false,
+            started_before: slot.flags & flag::STARTED_BEFORE != 0,
+            clocks: clocks::of_open(slot, end_ns),
+            poller: poller_of(slot.poller),
+            idle: false,
+            role: role_of(mode, slot.socket_state),
+            endpoint: self.endpoints.of(file, slot.socket_state),
+            stack: None,
+            labels: Arc::default(),
+        };
+        self.quality.open += 1;
+        self.count(&wait, file.known == 1);
+        wait
+    }
+
+    fn count(&mut self, wait: &Wait, endpoint_known: bool) {
+        let quality = &mut self.quality;
+        quality.seen += 1;
+        quality.started_before += u64::from(wait.started_before);
+        quality.endpoint_unknown += u64::from(!endpoint_known);
+        if wait.outcome == Outcome::Ready {
+            quality.kernel_ready_unknown += u64::from(wait.clocks.kernel_ready_ns.is_none());
+            quality.poll_unknown += u64::from(wait.clocks.poll_ns.is_none());
+        }
+    }
+}
+
+fn mode_of(mode: u64) -> Option<Mode> {
+    match u8::try_from(mode).ok()? {
+        b'r' => Some(Mode::Read),
+        b'w' => Some(Mode::Write),
+        _ => None,
+    }
+}
+
+fn outcome_of(code: u8) -> Option<Outcome> {
+    match code {
+        outcome::READY => Some(Outcome::Ready),
+        outcome::TIMEOUT => Some(Outcome::Timeout),
+        outcome::CLOSED => Some(Outcome::Closed),
+        outcome::ERROR => Some(Outcome::Error),
+        outcome::REARMED => Some(Outcome::Rearmed),
+        _ => None,
+    }
+}
+
+fn poller_of(code: u8) -> Poller {
+    match code {
+        poller::BLOCKING => Poller::Blocking,
+        poller::NONBLOCKING => Poller::Nonblocking,
+        poller::SYSMON => Poller::Sysmon,
+        _ => Poller::Unknown,
+    }
+}
+
+/// What the socket alone tells; the stack may tell more ([`classify::role`]).
+fn role_of(mode: Mode, socket_state: u32) -> Role {
+    match (mode, socket_state) {
+        (Mode::Read, endpoint::TCP_LISTEN) => Role::Accept,
+        (Mode::Write, endpoint::TCP_SYN_SENT) => Role::Connect,
+        (Mode::Read, _) => Role::Read,
+        (Mode::Write, _) => Role::Write,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! Bytes of the ring → typed records. Pure, so a recorded stream of bytes replays.
+#![forbid(unsafe_code)]
+
+use netpoll_probe_common::record::{Header, SpuriousRecord, StackRecord, UnixNameRecord, WaitRecord, kind};
+use thiserror::Error;
+use zerocopy::FromBytes;
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A wait ended.
+    Wait(WaitRecord),
+    /// The addresses of a stack that waits will name.
+    Stack(Box<StackRecord>),
+    /// The names of a unix socket.
+    UnixName(Box<UnixNameRecord>),
+    /// The last wait of a goroutine was spurious.
+    Spurious(SpuriousRecord),
+}
+
+/// Why bytes are not a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// Fewer bytes than a header, or than the record's kind has.
+    #[error("a record of kind {kind} with {bytes} bytes")]
+    Size {
+        /// The kind, 0 when even that is missing.
+        kind: u32,
+        /// How many bytes there were.
+        bytes: usize,
+    },
+    /// A kind that this version does not know.
+    #[error("a record of unknown kind {kind}")]
+    Kind {
+        /// The kind.
+        kind: u32,
+    },
+}
+
+/// Decodes one record.
+///
+/// # Errors
+/// When the bytes are too few or of an unknown kind.
+pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+    let header: Header = read(bytes).ok_or(DecodeError::Size { kind: 0, bytes: bytes.len() })?;
+    let wrong_size = || DecodeError::Size { kind: header.kind, bytes: bytes.len() };
+    match header.kind {
+        kind::WAIT => read(bytes).map(Event::Wait).ok_or_else(wrong_size),
+        kind::STACK => read(bytes).map(|record| Event::Stack(Box::new(record))).ok_or_else(wrong_size),
+        kind::UNIX_NAME => read(bytes).map(|record| Event::UnixName(Box::new(record))).ok_or_else(wrong_size),
+        kind::SPURIOUS => read(bytes).map(Event::Spurious).ok_or_else(wrong_size),
+        kind => Err(DecodeError::Kind { kind }),
+    }
+}
+
+/// The ring pads records, so more bytes than the record has are fine.
+fn read<T: FromBytes>(bytes: &[u8]) -> Option<T> {
+    T::read_from_prefix(bytes).map(|(record, _)| record).ok()
+}
+
+/// Splits a recorded stream into its records, by the length in each header. Stops at the first that does not fit.
+pub fn split(mut stream: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (header, _) = Header::read_from_prefix(stream).ok()?;
+        let length = (header.bytes as usize).max(size_of::<Header>());
+        let (record, rest) = stream.split_at_checked(length)?;
+        stream = rest;
+        Some(record)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use zerocopy::IntoBytes as _;
+
+    use super::*;
+
+    fn spurious() -> SpuriousRecord {
+        let header = Header { kind: kind::SPURIOUS, bytes: 40 };
+        SpuriousRecord { header, pd: 1, goid: 2, again_ns: 3, mode: u64::from(b'r') }
+    }
+
+    #[test]
+    fn a_stream_of_two_records_replays() {
+        let mut stream = spurious().as_bytes().to_vec();
+        stream.extend_from_slice(spurious().as_bytes());
+        let events: Vec<_> = split(&stream).map(decode).collect();
+        assert_eq!(events, [Ok(Event::Spurious(spurious())), Ok(Event::Spurious(spurious()))]);
+    }
+
+    #[test]
+    fn cut_and_unknown_records_are_named() {
+        let record = spurious();
+        let bytes = record.as_bytes();
+        assert_eq!(decode(&bytes[..20]).unwrap_err(), DecodeError::Size { kind: kind::SPURIOUS, bytes: 20 });
+        assert_eq!(decode(&bytes[..3]).unwrap_err(), DecodeError::Size { kind: 0, bytes: 3 });
+        let unknown = Header { kind: 99, bytes: 8 };
+        assert_eq!(decode(unknown.as_bytes()).unwrap_err().to_string(), "a record of unknown kind 99");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end_and_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..4096)) {
+            for record in split(&bytes) {
+                let _ = decode(record);
+            }
+        }
+    }
+}
