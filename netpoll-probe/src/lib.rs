@@ -11,4 +11,5 @@
 
 pub mod goruntime;
 pub mod model;
+pub mod snapshot;
 pub mod target;
