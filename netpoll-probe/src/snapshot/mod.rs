@@ -17,4 +17,6 @@
 pub mod allgs;
 pub mod g;
 pub mod scan;
+#[cfg(test)]
+mod tests;
 pub mod unwind;
