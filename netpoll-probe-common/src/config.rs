@@ -96,6 +96,12 @@ pub struct Config {
     pub tcp_rcv_nxt: u32,
     /// `tcp_sock.copied_seq`
     pub tcp_copied_seq: u32,
+    /// `tcp_sock.bytes_sent`
+    pub tcp_bytes_sent: u32,
+    /// `tcp_sock.lsndtime`, in jiffies
+    pub tcp_lsndtime: u32,
+    /// A jiffy, ns.
+    pub tick_ns: u32,
     /// `unix_sock.addr`
     pub unix_addr: u32,
     /// `unix_sock.peer`

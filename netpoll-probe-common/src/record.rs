@@ -74,6 +74,8 @@ pub mod flag {
     /// What was collected was the first event of this direction since the fd was opened (Go 1.21, where
     /// `pollDesc.fdseq` tells one fd from the next).
     pub const FIRST_EVENT: u16 = 8;
+    /// Something had been sent on the TCP socket since the last wait of a reader ended: an answer may be owed.
+    pub const SENT_BEFORE: u16 = 16;
 }
 
 /// What every record begins with.
@@ -118,6 +120,8 @@ pub struct WaitRecord {
     pub last_poll_ns: u64,
     /// The goroutine runs again.
     pub end_ns: u64,
+    /// The last time in this wait that this process sent something on the TCP socket, within a jiffy; 0: it did not.
+    pub sent_ns: u64,
     /// Which [`StackRecord`], 0: not known.
     pub stack_hash: u64,
     /// The file.

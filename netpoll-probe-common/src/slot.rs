@@ -45,6 +45,8 @@ pub struct WaitSlot {
     pub last_ticks: u64,
     /// The goroutine of that wait.
     pub last_g: u64,
+    /// A TCP socket's `bytes_sent` when a reader's wait began; between waits, when the last one ended.
+    pub sent_bytes: u64,
     /// `pollDesc.fdseq` at the start, cut to the bits of the epoll tag.
     pub tag: u32,
     /// The file descriptor.

@@ -1,6 +1,6 @@
 //! The file behind an fd, as the kernel knows it: socket, addresses, what is there to read.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel};
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_jiffies64, bpf_probe_read_kernel};
 use netpoll_probe_common::{
     counter::Counter,
     limit::{UNIX_PATH_BYTES, UNIX_PATH_ROOM},
@@ -17,8 +17,8 @@ const S_IFSOCK: u16 = 0o140_000;
 const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
-/// `include/linux/net.h`, `enum sock_type`
-const SOCK_STREAM: u16 = 1;
+/// `include/uapi/linux/in.h`. Go's listeners are MPTCP sockets from 1.24 on, whose `sk` is no `tcp_sock`.
+const IPPROTO_TCP: u16 = 6;
 /// `include/net/tcp_states.h`
 const TCP_LISTEN: u8 = 10;
 
@@ -121,17 +121,35 @@ pub fn readable(facts: &FileFacts, state: u8) -> bool {
     if facts.sk == 0 {
         return false;
     }
-    if state == TCP_LISTEN && facts.family != AF_UNIX {
+    if state == TCP_LISTEN && facts.protocol == IPPROTO_TCP {
         let backlog: Option<u32> = read::kernel(facts.sk + config!(sock_ack_backlog));
         return backlog.unwrap_or(0) != 0;
     }
-    if facts.socket_type == SOCK_STREAM && facts.family != AF_UNIX {
+    if facts.protocol == IPPROTO_TCP {
         let received: Option<u32> = read::kernel(facts.sk + config!(tcp_rcv_nxt));
         let copied: Option<u32> = read::kernel(facts.sk + config!(tcp_copied_seq));
         return received.is_some() && received != copied;
     }
     let queued: Option<u32> = read::kernel(facts.sk + config!(sock_receive_queue_length));
     queued.unwrap_or(0) != 0
+}
+
+/// Bytes that were ever sent on a TCP connection; 0 for other files.
+#[inline(always)]
+pub fn sent_bytes(facts: &FileFacts, state: u8) -> u64 {
+    if facts.protocol != IPPROTO_TCP || state == TCP_LISTEN || facts.sk == 0 {
+        return 0;
+    }
+    read::kernel(facts.sk + config!(tcp_bytes_sent)).unwrap_or(0)
+}
+
+/// When something was last sent on a TCP connection, to a jiffy.
+#[inline(always)]
+pub fn last_sent_ns(facts: &FileFacts, now_ns: u64) -> u64 {
+    let sent: Option<u32> = read::kernel(facts.sk + config!(tcp_lsndtime));
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_jiffies64() } as u32;
+    sent.map_or(now_ns, |sent| now_ns.saturating_sub(u64::from(now.wrapping_sub(sent)) * config!(tick_ns)))
 }
 
 /// Hands a unix socket's names over, once.

@@ -31,6 +31,7 @@ const NOBODY: WaitSlot = WaitSlot {
     last_p: 0,
     last_ticks: 0,
     last_g: 0,
+    sent_bytes: 0,
     tag: 0,
     fd: 0,
     kernel_ready_source: 0,
@@ -98,6 +99,7 @@ fn try_start(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
     file::refresh(&mut slot.file, fd as i32, tag);
     let state = file::state(&slot.file);
     let readable = mode == READ && file::readable(&slot.file, state);
+    let sent_bytes = if mode == READ { file::sent_bytes(&slot.file, state) } else { 0 };
     let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
     if wait.start_ns != 0 && wait.flags & flag::AFTER_REARM == 0 {
         emit::count(Counter::StartWithoutEnd);
@@ -113,12 +115,17 @@ fn try_start(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
     if wait.tag != tag {
         wait.tag = tag;
         wait.last_poll_ns = 0;
+        wait.sent_bytes = 0;
     }
     wait.poll_ns = 0;
     wait.poller = poller::UNKNOWN;
     wait.kernel_ready_after_ns = 0;
     wait.socket_state = u32::from(state);
     wait.flags = if ready { flag::READY_AT_START } else { 0 };
+    if sent_bytes != wait.sent_bytes {
+        wait.flags |= flag::SENT_BEFORE;
+        wait.sent_bytes = sent_bytes;
+    }
     if ready || readable {
         wait.kernel_ready_ns = now_ns;
         wait.kernel_ready_source = source::BEFORE_PARK;
@@ -251,6 +258,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
         let (fd, tag) = (wait.fd, wait.tag);
         file::refresh(&mut slot.file, fd, tag);
     }
+    let sent_ns = if mode == READ { sent_since(&mut slot.read, &slot.file, start_ns, now_ns) } else { 0 };
     let stack_hash = stack::hash(ctx);
     if let Some(mut entry) = maps::RING.reserve::<WaitRecord>(0) {
         let wait = if mode == READ { &slot.read } else { &slot.write };
@@ -265,6 +273,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
             poll_ns: wait.poll_ns,
             last_poll_ns: wait.last_poll_ns,
             end_ns: now_ns,
+            sent_ns,
             stack_hash,
             file: slot.file,
             fd: wait.fd,
@@ -291,6 +300,17 @@ fn try_end(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
         wait.last_ticks = ticks;
     }
     Some(())
+}
+
+/// When this process last sent something on the socket in this wait; 0: it did not.
+#[inline(always)]
+fn sent_since(wait: &mut WaitSlot, facts: &FileFacts, start_ns: u64, now_ns: u64) -> u64 {
+    let before = wait.sent_bytes;
+    wait.sent_bytes = file::sent_bytes(facts, wait.socket_state as u8);
+    if wait.sent_bytes == before || wait.flags & flag::STARTED_BEFORE != 0 {
+        return 0;
+    }
+    file::last_sent_ns(facts, now_ns).clamp(start_ns, now_ns)
 }
 
 /// `netpollcheckerr`, `runtime/netpoll.go`, in its order.

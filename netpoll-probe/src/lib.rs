@@ -10,6 +10,11 @@
 //! `cargo xtask layers` holds who may use what; `docs/architecture.md` has the table.
 
 pub mod bpf;
+pub mod cli;
 pub mod correlate;
+pub mod error;
 pub mod event;
+pub mod exit;
+pub mod goruntime;
 pub mod model;
+pub mod target;

@@ -1,6 +1,7 @@
 //! The programs' configuration, filled from the kernel's BTF and the target's Go layout.
 
 use netpoll_probe_common::config::Config;
+use rustix::time::{ClockId, clock_getres};
 
 use super::kernel_btf::{BtfError, KernelBtf};
 
@@ -9,7 +10,7 @@ use super::kernel_btf::{BtfError, KernelBtf};
 /// # Errors
 /// When this kernel's BTF lacks one of the members.
 pub fn of_kernel(btf: &KernelBtf, config: &mut Config) -> Result<(), BtfError> {
-    let wanted: [(&mut u32, &str, &str); 33] = [
+    let wanted: [(&mut u32, &str, &str); 35] = [
         (&mut config.task_files, "task_struct", "files"),
         (&mut config.task_pid, "task_struct", "pid"),
         (&mut config.task_tgid, "task_struct", "tgid"),
@@ -35,6 +36,8 @@ pub fn of_kernel(btf: &KernelBtf, config: &mut Config) -> Result<(), BtfError> {
         (&mut config.sock_v6_rcv_saddr, "sock_common", "skc_v6_rcv_saddr"),
         (&mut config.tcp_rcv_nxt, "tcp_sock", "rcv_nxt"),
         (&mut config.tcp_copied_seq, "tcp_sock", "copied_seq"),
+        (&mut config.tcp_bytes_sent, "tcp_sock", "bytes_sent"),
+        (&mut config.tcp_lsndtime, "tcp_sock", "lsndtime"),
         (&mut config.unix_addr, "unix_sock", "addr"),
         (&mut config.unix_peer, "unix_sock", "peer"),
         (&mut config.unix_address_length, "unix_address", "len"),
@@ -50,5 +53,8 @@ pub fn of_kernel(btf: &KernelBtf, config: &mut Config) -> Result<(), BtfError> {
     // The queue's length stands in its head; epoll_event.data after the 4 bytes of events, packed on amd64.
     config.sock_receive_queue_length += btf.offset_of("sk_buff_head", "qlen")?;
     config.epitem_event_data += btf.offset_of("epoll_event", "data")?;
+    // KTIME_LOW_RES, a jiffy (kernel/time/posix-timers.c).
+    let tick = clock_getres(ClockId::MonotonicCoarse);
+    config.tick_ns = u32::try_from(tick.tv_nsec).unwrap_or(0);
     Ok(())
 }

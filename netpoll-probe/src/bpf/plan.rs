@@ -15,6 +15,19 @@ pub enum Hooks {
     Runtime,
 }
 
+/// What `--kernel-ready` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadyHooks {
+    /// The best that works here.
+    Auto,
+    /// `ep_poll_callback` by fentry.
+    Fentry,
+    /// `ep_poll_callback` by kprobe.
+    Kprobe,
+    /// The tracepoints that stand in for it.
+    Tracepoints,
+}
+
 /// A place for a uprobe in the target's executable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
@@ -124,6 +137,14 @@ pub enum NoPlan {
     /// The poll clock has no hook.
     #[error("this kernel shows no tracepoints of epoll_pwait")]
     NoSyscallTracepoints,
+    /// `--kernel-ready` asks for what this kernel does not have.
+    #[error("--kernel-ready {asked} is not possible on this kernel: {why}")]
+    NoReadyHooks {
+        /// The value of the option.
+        asked: &'static str,
+        /// Why not.
+        why: String,
+    },
     /// `--hooks runtime` needs functions that are not out of line in this binary.
     #[error("--hooks runtime is not possible here: {0}")]
     NoRuntimeHooks(String),
@@ -133,7 +154,12 @@ pub enum NoPlan {
 ///
 /// # Errors
 /// When a clock that a wait cannot do without has no hook.
-pub fn make(hooks: Hooks, kernel: &KernelFacts, target: &TargetFacts) -> Result<Plan, NoPlan> {
+pub fn make(
+    hooks: Hooks,
+    ready_hooks: ReadyHooks,
+    kernel: &KernelFacts,
+    target: &TargetFacts,
+) -> Result<Plan, NoPlan> {
     let end = Choice {
         clock: Clock::End,
         hooks: vec![Hook::Uprobe { program: "wait_end", site: target.wait_end.clone() }],
@@ -142,7 +168,7 @@ pub fn make(hooks: Hooks, kernel: &KernelFacts, target: &TargetFacts) -> Result<
                 .into(),
         lost: None,
     };
-    let ready = kernel_ready(kernel);
+    let ready = kernel_ready(ready_hooks, kernel)?;
     if hooks == Hooks::Runtime {
         let site = |site: &Result<Site, String>| site.clone().map_err(NoPlan::NoRuntimeHooks);
         let block = site(&target.netpollblock)?;
@@ -197,22 +223,43 @@ pub fn make(hooks: Hooks, kernel: &KernelFacts, target: &TargetFacts) -> Result<
     })
 }
 
-fn kernel_ready(kernel: &KernelFacts) -> Choice {
-    const FUNCTION: &str = "ep_poll_callback";
-    let choice = |hooks, why: String, lost| Choice { clock: Clock::KernelReady, hooks, why, lost };
-    if kernel.fentry == Some(true) && kernel.has_callback {
-        let hook = Hook::Fentry { program: "callback_fentry", function: FUNCTION };
-        return choice(vec![hook], "exact for every kind of fd".into(), None);
-    }
+fn kernel_ready(asked: ReadyHooks, kernel: &KernelFacts) -> Result<Choice, NoPlan> {
+    let fentry = kernel.fentry == Some(true) && kernel.has_callback;
+    let kprobe = kernel.kprobe && kernel.has_callback;
     let refusal = kernel.fentry_refusal.clone().unwrap_or_else(|| "not supported".into());
-    if kernel.kprobe && kernel.has_callback {
-        let hook = Hook::Kprobe { program: "callback_kprobe", function: FUNCTION };
-        return choice(
-            vec![hook],
-            format!("exact for every kind of fd; fentry is refused here ({refusal})"),
-            None,
-        );
+    match asked {
+        ReadyHooks::Auto if fentry => Ok(callback_by_fentry("exact for every kind of fd")),
+        ReadyHooks::Auto if kprobe => {
+            let why = format!("exact for every kind of fd; fentry is refused here ({refusal})");
+            Ok(callback_by_kprobe(&why))
+        }
+        ReadyHooks::Auto => {
+            let why = format!("they stand in for {CALLBACK}: no fentry here ({refusal}), and no kprobes");
+            Ok(stand_ins(kernel, &why))
+        }
+        ReadyHooks::Fentry if fentry => Ok(callback_by_fentry("asked for")),
+        ReadyHooks::Fentry => Err(NoPlan::NoReadyHooks { asked: "fentry", why: refusal }),
+        ReadyHooks::Kprobe if kprobe => Ok(callback_by_kprobe("asked for")),
+        ReadyHooks::Kprobe => Err(NoPlan::NoReadyHooks { asked: "kprobe", why: "it has no kprobes".into() }),
+        ReadyHooks::Tracepoints => Ok(stand_ins(kernel, "asked for")),
     }
+}
+
+/// The function that every wake-up of an fd in an epoll set goes through (`fs/eventpoll.c`).
+const CALLBACK: &str = "ep_poll_callback";
+
+fn callback_by_fentry(why: &str) -> Choice {
+    let hooks = vec![Hook::Fentry { program: "callback_fentry", function: CALLBACK }];
+    Choice { clock: Clock::KernelReady, hooks, why: why.to_owned(), lost: None }
+}
+
+fn callback_by_kprobe(why: &str) -> Choice {
+    let hooks = vec![Hook::Kprobe { program: "callback_kprobe", function: CALLBACK }];
+    Choice { clock: Clock::KernelReady, hooks, why: why.to_owned(), lost: None }
+}
+
+/// The tracepoints of sockets, and the waking of the poller for what is no socket.
+fn stand_ins(kernel: &KernelFacts, why: &str) -> Choice {
     let program = |tracepoint: &'static str| match tracepoint {
         "sk_data_ready" => "data_ready",
         "inet_sock_set_state" => "state_change",
@@ -227,18 +274,11 @@ fn kernel_ready(kernel: &KernelFacts) -> Choice {
     for tracepoint in &kernel.tracepoints {
         hooks.push(Hook::Tracepoint { program: program(tracepoint), tracepoint });
     }
-    let mut lost =
-        "the exact moment for pipes, unix peers that close, and writes (estimated or unknown)".to_owned();
+    let mut lost = "the exact moment for pipes, unix peers that close, and writes (estimated or unknown)".to_owned();
     if !kernel.tracepoints.contains(&"sk_data_ready") {
         lost = format!("when data came to a socket; {lost}");
     }
-    choice(
-        hooks,
-        format!(
-            "tracepoints stand in for {FUNCTION}: fentry is refused here ({refusal}), and there are no kprobes"
-        ),
-        Some(lost),
-    )
+    Choice { clock: Clock::KernelReady, hooks, why: why.to_owned(), lost: Some(lost) }
 }
 
 impl Plan {
@@ -317,7 +357,7 @@ mod tests {
     }
 
     fn ready_hooks(kernel: &KernelFacts) -> Vec<String> {
-        let plan = make(Hooks::Auto, kernel, &target()).unwrap();
+        let plan = make(Hooks::Auto, ReadyHooks::Auto, kernel, &target()).unwrap();
         plan.choices[1].hooks.iter().map(ToString::to_string).collect()
     }
 
@@ -342,16 +382,16 @@ mod tests {
 
     #[test]
     fn only_the_tracepoint_plan_pays_for_its_maps() {
-        let plan = make(Hooks::Auto, &kernel(), &target()).unwrap();
+        let plan = make(Hooks::Auto, ReadyHooks::Auto, &kernel(), &target()).unwrap();
         assert!(!plan.indexes_sockets() && !plan.traces_poll_entry());
         let bare = KernelFacts { fentry: None, kprobe: false, ..kernel() };
-        let plan = make(Hooks::Auto, &bare, &target()).unwrap();
+        let plan = make(Hooks::Auto, ReadyHooks::Auto, &bare, &target()).unwrap();
         assert!(plan.indexes_sockets() && plan.traces_poll_entry());
     }
 
     #[test]
     fn runtime_hooks_are_refused_when_inlined() {
-        let refusal = make(Hooks::Runtime, &kernel(), &target()).unwrap_err();
+        let refusal = make(Hooks::Runtime, ReadyHooks::Auto, &kernel(), &target()).unwrap_err();
         assert_eq!(
             refusal.to_string(),
             "--hooks runtime is not possible here: netpollready is inlined into netpoll"
@@ -359,8 +399,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_for_and_not_there_is_refused() {
+        let bare = KernelFacts { fentry: None, kprobe: false, ..kernel() };
+        let refusal = make(Hooks::Auto, ReadyHooks::Kprobe, &bare, &target()).unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "--kernel-ready kprobe is not possible on this kernel: it has no kprobes"
+        );
+        assert!(make(Hooks::Auto, ReadyHooks::Fentry, &bare, &target()).is_err());
+        let asked = make(Hooks::Auto, ReadyHooks::Tracepoints, &kernel(), &target()).unwrap();
+        assert!(asked.indexes_sockets());
+    }
+
+    #[test]
     fn no_poll_clock_no_plan() {
         let blind = KernelFacts { syscall_tracepoints: false, ..kernel() };
-        assert_eq!(make(Hooks::Auto, &blind, &target()), Err(NoPlan::NoSyscallTracepoints));
+        assert_eq!(make(Hooks::Auto, ReadyHooks::Auto, &blind, &target()), Err(NoPlan::NoSyscallTracepoints));
     }
 }

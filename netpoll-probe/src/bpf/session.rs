@@ -3,6 +3,7 @@
 use std::{
     io::Read as _,
     num::NonZeroU32,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -233,7 +234,7 @@ impl Session {
         let slots: HashMap<_, u64, SlotBytes> =
             map_of(&mut self.ebpf, "SLOTS")?.try_into().map_err(failed)?;
         let mut all = Vec::new();
-        for entry in slots.iter() {
+        for entry in &slots {
             let (pd, bytes) = entry.map_err(failed)?;
             if let Ok(slot) = PollDescSlot::read_from_bytes(&bytes) {
                 all.push((pd, slot));
@@ -258,6 +259,20 @@ impl Session {
             .collect()
     }
 
+    /// How often the programs ran and how long, in all; the times are zero unless [`measure_run_time`] is on.
+    #[must_use]
+    pub fn run_time(&self) -> RunTime {
+        let mut sum = RunTime::default();
+        for (_, program) in self.ebpf.programs() {
+            // A program that the plan does not use is not loaded, and has no information.
+            if let Ok(info) = program.info() {
+                sum.runs += info.run_count();
+                sum.run_time_ns += u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
+            }
+        }
+        sum
+    }
+
     /// The programs' log, for `-v`: an object that must be polled for as long as it is wanted.
     ///
     /// # Errors
@@ -265,6 +280,25 @@ impl Session {
     pub fn take_log(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, SessionError> {
         aya_log::EbpfLogger::init(&mut self.ebpf).map_err(|_error| SessionError::Missing("log"))
     }
+}
+
+/// What the programs cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunTime {
+    /// How often they ran.
+    pub runs: u64,
+    /// How long, ns.
+    pub run_time_ns: u64,
+}
+
+/// Lets the kernel measure the run time of all eBPF programs of the machine, until the result is dropped
+/// (`BPF_ENABLE_STATS`, `kernel/bpf/syscall.c`).
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn measure_run_time() -> Result<OwnedFd, SessionError> {
+    aya::sys::enable_stats(aya::sys::Stats::RunTime)
+        .map_err(|error| SessionError::Attach { hook: "BPF_ENABLE_STATS".to_owned(), source: error.into() })
 }
 
 /// The path by which the kernel finds a process's executable, also when it was deleted or is in another mount

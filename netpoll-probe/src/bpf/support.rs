@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use aya::{programs::ProgramType, sys::is_program_supported};
 
-use super::kernel_btf::KernelBtf;
+use super::{kernel_btf::KernelBtf, tracefs};
 
 /// `BTF_KIND_TYPEDEF` and `BTF_KIND_FUNC`, `include/uapi/linux/btf.h`.
 const TYPEDEF: u32 = 8;
@@ -52,19 +52,10 @@ pub fn find_out(btf: &KernelBtf) -> KernelFacts {
             .into_iter()
             .filter(|name| btf.has(TYPEDEF, &format!("btf_trace_{name}")))
             .collect(),
-        syscall_tracepoints: tracefs()
+        syscall_tracepoints: tracefs::find()
             .is_some_and(|path| path.join("events/syscalls/sys_exit_epoll_pwait/id").exists()),
         lockdown: fs::read_to_string("/sys/kernel/security/lockdown").ok().map(|text| text.trim().to_owned()),
     }
-}
-
-/// Where tracefs is mounted, if it is.
-#[must_use]
-pub fn tracefs() -> Option<&'static Path> {
-    ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
-        .map(Path::new)
-        .into_iter()
-        .find(|path| path.join("events").exists())
 }
 
 /// An error with its causes on one line.

@@ -50,6 +50,10 @@ pub struct AttachArgs {
     #[arg(long, value_enum, default_value_t = HooksArg::Auto)]
     pub hooks: HooksArg,
 
+    /// How to tell when the kernel made an fd ready
+    #[arg(long, value_enum, default_value_t = ReadyArg::Auto)]
+    pub kernel_ready: ReadyArg,
+
     /// Measure the eBPF programs' own run time, and report it
     #[arg(long)]
     pub stats: bool,
@@ -84,6 +88,19 @@ pub enum HooksArg {
     Pollwait,
     /// netpollblock and netpollready, where they are not inlined: a second opinion
     Runtime,
+}
+
+/// `--kernel-ready`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReadyArg {
+    /// The best that works here
+    Auto,
+    /// ep_poll_callback by fentry: exact
+    Fentry,
+    /// ep_poll_callback by kprobe: exact
+    Kprobe,
+    /// Tracepoints of sockets and the scheduler: estimates for pipes and writes
+    Tracepoints,
 }
 
 /// `--group-by`

@@ -1,0 +1,18 @@
+//! What is known of Go's runtime, by version, as data; and where probes go in a binary.
+//!
+//! - [`version`]: Go versions. [`layout`]: struct offsets of a binary, from DWARF or by version. [`constants`]: what never moved.
+//! - [`sites`]: instructions to probe. [`globals`]: addresses of the runtime's variables. [`epoll_data`]: pollDescs in epoll
+//!   events. [`x86`]: the disassembly behind them.
+//!
+//! Addresses are as the linker gave them; in a PIE a process adds its load bias.
+#![forbid(unsafe_code)]
+
+pub mod constants;
+pub mod epoll_data;
+pub mod globals;
+pub mod layout;
+mod layout_table;
+pub mod offsets;
+pub mod sites;
+pub mod version;
+pub mod x86;

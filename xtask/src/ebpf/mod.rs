@@ -1,0 +1,62 @@
+//! `cargo xtask ebpf`: the eBPF object and its lock.
+
+mod build;
+mod insns;
+#[path = "../../../netpoll-probe/ebpf/lock.rs"]
+mod lock;
+mod lock_file;
+mod strip;
+mod toolchain;
+mod verify;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::workspace;
+
+/// The eBPF programs: build the committed object, hold it to its sources, count its instructions.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ebpf {
+    /// Build the programs; write netpoll-probe/ebpf/netpoll-probe.bpf.o and its lock.
+    ///
+    /// Installs the toolchain first where it is missing: Debian's rustc-web and rust-web-src by apt-get, and bpf-linker
+    /// by `cargo install` into target/ebpf/tools. The bytes do not depend on where the tree, the target folder or
+    /// cargo's home lie.
+    Build,
+    /// Build the programs again, in a folder of their own, and compare with the committed object.
+    ///
+    /// With the toolchain of the lock the bytes must be equal. With another one they may differ, which is said loudly:
+    /// then the sources must be those of the lock, the committed object must be the lock's, and both objects must have
+    /// the same programs, maps and globals.
+    Verify,
+    /// Print the number of instructions of each program of the committed object.
+    Insns,
+}
+
+impl Ebpf {
+    /// Does it.
+    pub(crate) fn run(self) -> Result<()> {
+        match self {
+            Self::Build => {
+                let built = build::build(&workspace::target()?.join("ebpf/build"))?;
+                lock_file::write(&built)?;
+                println!("{} {}", lock::sha256(&built.object), object_path().display());
+                insns::print(&built.object)
+            }
+            Self::Verify => verify::run(),
+            Self::Insns => insns::run(),
+        }
+    }
+}
+
+/// The committed object.
+fn object_path() -> PathBuf {
+    workspace::root().join("netpoll-probe/ebpf/netpoll-probe.bpf.o")
+}
+
+/// The committed lock.
+fn lock_path() -> PathBuf {
+    workspace::root().join("netpoll-probe/ebpf/ebpf.lock")
+}
