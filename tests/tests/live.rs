@@ -8,15 +8,16 @@ use netpoll_probe_tests::{
 };
 
 /// The probe and the truth program, built; the turn to run.
-fn options(program: &GoProgram) -> Options {
-    probe::require_root().unwrap();
-    Options::new(probe::executable().unwrap(), program.build().unwrap())
+fn options(program: &GoProgram) -> anyhow::Result<Options> {
+    probe::require_root()?;
+    Ok(Options::new(probe::executable()?, program.build()?))
 }
 
 fn truth() -> GoProgram {
     GoProgram::new("truth")
 }
 
+#[expect(clippy::print_stdout, reason = "the numbers, for --nocapture")]
 fn holds(verdict: &netpoll_probe_tests::check::Verdict) {
     println!("{verdict}");
     assert!(verdict.good(), "does not hold: {:?}\n{verdict}", verdict.failed());
@@ -26,7 +27,7 @@ fn holds(verdict: &netpoll_probe_tests::check::Verdict) {
 #[test]
 fn records_against_the_truth() {
     let _turn = live::turn();
-    holds(&live::truth_run(&options(&truth())).unwrap());
+    holds(&live::truth_run(&options(&truth()).unwrap()).unwrap());
 }
 
 /// The same for an executable without symbols and DWARF, where everything comes from pclntab and tables.
@@ -35,14 +36,14 @@ fn records_against_the_truth_stripped() {
     let _turn = live::turn();
     let mut program = truth();
     program.arguments = vec!["-ldflags=-s -w".to_owned()];
-    holds(&live::truth_run(&options(&program)).unwrap());
+    holds(&live::truth_run(&options(&program).unwrap()).unwrap());
 }
 
 /// The same where nobody has time to poll: the clocks must hold when readiness and running lie far apart.
 #[test]
 fn records_against_the_truth_of_a_starved_program() {
     let _turn = live::turn();
-    let mut options = options(&truth());
+    let mut options = options(&truth()).unwrap();
     options.hogs = 2;
     options.intensity = 0.3;
     options.many = 50;
@@ -57,7 +58,7 @@ fn records_against_the_truth_of_a_starved_program() {
 #[test]
 fn records_of_the_runtime_hooks_against_the_truth() {
     let _turn = live::turn();
-    let mut options = options(&truth());
+    let mut options = options(&truth()).unwrap();
     options.hooks = "runtime".to_owned();
     holds(&live::truth_run(&options).unwrap());
 }
@@ -67,7 +68,7 @@ fn records_of_the_runtime_hooks_against_the_truth() {
 fn records_against_the_execution_trace() {
     let _turn = live::turn();
     let tool = GoProgram::new("exectrace").build().unwrap();
-    let options = options(&truth());
+    let options = options(&truth()).unwrap();
     holds(&live::exectrace_run(&options, &tool, &exectrace::Bounds::default()).unwrap());
 }
 
@@ -75,5 +76,5 @@ fn records_against_the_execution_trace() {
 #[test]
 fn both_sets_of_hooks_agree() {
     let _turn = live::turn();
-    holds(&live::agree_run(&options(&truth()), &agree::Bounds::default()).unwrap());
+    holds(&live::agree_run(&options(&truth()).unwrap(), &agree::Bounds::default()).unwrap());
 }
