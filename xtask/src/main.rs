@@ -11,6 +11,7 @@
 
 mod debian;
 mod ebpf;
+mod layers;
 mod process;
 mod workspace;
 
@@ -31,6 +32,7 @@ struct Cli {
 enum Command {
     #[command(subcommand)]
     Ebpf(ebpf::Ebpf),
+    Layers(layers::Layers),
 }
 
 fn main() -> ExitCode {
@@ -46,5 +48,6 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Ebpf(command) => command.run(),
+        Command::Layers(command) => command.run(),
     }
 }
