@@ -234,7 +234,7 @@ impl Session {
         let slots: HashMap<_, u64, SlotBytes> =
             map_of(&mut self.ebpf, "SLOTS")?.try_into().map_err(failed)?;
         let mut all = Vec::new();
-        for entry in slots.iter() {
+        for entry in &slots {
             let (pd, bytes) = entry.map_err(failed)?;
             if let Ok(slot) = PollDescSlot::read_from_bytes(&bytes) {
                 all.push((pd, slot));

@@ -6,9 +6,13 @@ pub mod value;
 
 use clap::{Parser, Subcommand};
 
+/// `--version`: also the eBPF object's hash, which says what runs in the kernel.
+const LONG_VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), "\neBPF object sha256 ", env!("NETPOLL_PROBE_EBPF_SHA256"));
+
 /// Which goroutine of a running Go program waited on which fd and peer, how long, and why.
 #[derive(Debug, Parser)]
-#[command(name = "netpoll-probe", version = env!("NETPOLL_PROBE_VERSION"), max_term_width = 100)]
+#[command(name = "netpoll-probe", version = env!("CARGO_PKG_VERSION"), long_version = LONG_VERSION, max_term_width = 100)]
 #[command(after_help = "Examples:
   netpoll-probe attach -p 4242 -d 10s                  what did it wait for, just now?
   netpoll-probe attach -p 4242 -o waits.svg            record until Ctrl-C, then a flame graph

@@ -4,8 +4,14 @@
 //! Everything that renders or compares reads these types only.
 #![forbid(unsafe_code)]
 
+pub mod builder;
+pub mod function;
 pub mod histogram;
+pub mod peer;
 pub mod profile;
 pub mod quality;
 pub mod stack;
+pub mod sums;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod wait;

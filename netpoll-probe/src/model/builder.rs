@@ -1,0 +1,442 @@
+//! Adds waits up while they come: cheap for each, and bounded whatever the target does.
+//!
+//! Every table has a number of entries; what is beyond it goes into an explicit "other", so that all tables always
+//! add up to the totals. Stacks and peers are taken as they come; goroutines and fds, of which a server makes new
+//! ones without end, are sifted: when a table is twice as big as it may be, its smaller half goes into "other".
+
+use std::{collections::HashMap, hash::Hash};
+
+use super::{
+    peer::Peer,
+    profile::{Cost, Kept, Metadata, PeerId, Plan, Profile, StackKey, Waits},
+    quality::Quality,
+    stack::StackTable,
+    sums::{PhaseSums, Sample, Sums, Totals},
+    wait::{Mode, Outcome, Role, Wait},
+};
+
+/// Peers that are told apart.
+const PEERS: usize = 4096;
+/// Combinations of stack, peer, role and outcome that are told apart; beyond it as many without the stack.
+const CELLS: usize = 4096;
+/// Goroutines that are kept.
+const GOROUTINES: usize = 2048;
+/// Fds, with their peer, that are kept.
+const FDS: usize = 1024;
+/// Open waits that are listed.
+const OPEN: usize = 256;
+/// Stacks that are told apart for each goroutine and fd.
+const STACKS_OF_ONE: usize = 8;
+
+/// What the waits of a cell have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Cell {
+    /// The stack.
+    pub stack: StackKey,
+    /// The peer.
+    pub peer: PeerId,
+    /// What the goroutine was about to do.
+    pub role: Role,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// A goroutine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GoroutineKey {
+    /// The process.
+    pub pid: u32,
+    /// Its id.
+    pub goid: u64,
+}
+
+/// A file descriptor, with whom it led to at the time: numbers are used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FdKey {
+    /// The process.
+    pub pid: u32,
+    /// The file descriptor.
+    pub fd: i32,
+    /// The peer.
+    pub peer: PeerId,
+}
+
+/// The sums of one goroutine or fd.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tracked {
+    /// Its sums.
+    pub sums: Sums,
+    /// Time by stack, for the first few stacks; the others together are [`StackKey::Other`].
+    pub stacks: Vec<(StackKey, PhaseSums)>,
+}
+
+/// A wait that was open when the recording ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenWait {
+    /// How long it had lasted, ns.
+    pub duration_ns: u64,
+    /// It had begun before the recording did, so it has lasted longer than that.
+    pub started_before: bool,
+    /// The process.
+    pub pid: u32,
+    /// The goroutine.
+    pub goid: u64,
+    /// The file descriptor.
+    pub fd: i32,
+    /// Read or write.
+    pub mode: Mode,
+    /// What the goroutine was about to do.
+    pub role: Role,
+    /// The peer.
+    pub peer: PeerId,
+    /// The stack.
+    pub stack: StackKey,
+}
+
+/// Adds waits up.
+#[derive(Debug)]
+pub struct ProfileBuilder {
+    stacks: StackTable,
+    peers: Peers,
+    active: Class,
+    idle: Class,
+}
+
+impl Default for ProfileBuilder {
+    fn default() -> Self {
+        Self { stacks: StackTable::default(), peers: Peers::new(), active: Class::new(), idle: Class::new() }
+    }
+}
+
+impl ProfileBuilder {
+    /// The stacks of the waits.
+    #[must_use]
+    pub fn stacks(&self) -> &StackTable {
+        &self.stacks
+    }
+
+    /// The stacks of the waits, to add one.
+    pub fn stacks_mut(&mut self) -> &mut StackTable {
+        &mut self.stacks
+    }
+
+    /// Adds one wait. Its stack is one of [`Self::stacks`].
+    pub fn add(&mut self, wait: &Wait) {
+        let phases = wait.phases();
+        let sample = Sample {
+            wait,
+            duration_ns: wait.clocks.duration_ns(),
+            phase_sums: PhaseSums::from(&phases),
+            phases,
+            peer: self.peers.id(Peer::of(wait)),
+            stack: wait.stack.map_or(StackKey::Unknown, StackKey::Known),
+        };
+        if wait.idle { &mut self.idle } else { &mut self.active }.add(&sample);
+    }
+
+    /// How many waits were added that were not idle, and how many that were: for a progress line.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        (self.active.totals.sums.count(), self.idle.totals.sums.count())
+    }
+
+    /// Everything added up.
+    #[must_use]
+    pub fn finish(self, metadata: Metadata, plan: Plan, cost: Cost, quality: Quality) -> Profile {
+        Profile {
+            metadata,
+            plan,
+            cost,
+            quality,
+            stacks: self.stacks,
+            peers: self.peers.list,
+            active: self.active.finish(),
+            idle: self.idle.finish(),
+        }
+    }
+}
+
+/// Every distinct peer once, up to a number.
+#[derive(Debug)]
+struct Peers {
+    list: Vec<Peer>,
+    ids: HashMap<Peer, PeerId>,
+}
+
+impl Peers {
+    const OTHER: PeerId = PeerId(0);
+
+    fn new() -> Self {
+        Self { list: vec![Peer::Other], ids: HashMap::new() }
+    }
+
+    fn id(&mut self, peer: Peer) -> PeerId {
+        if let Some(id) = self.ids.get(&peer) {
+            return *id;
+        }
+        match u32::try_from(self.list.len()) {
+            Ok(number) if self.list.len() < PEERS => {
+                self.list.push(peer.clone());
+                self.ids.insert(peer, PeerId(number));
+                PeerId(number)
+            }
+            _ => Self::OTHER,
+        }
+    }
+}
+
+/// The waits of one class (idle, or not).
+#[derive(Debug)]
+struct Class {
+    totals: Totals,
+    cells: HashMap<Cell, Sums>,
+    goroutines: Sieve<GoroutineKey>,
+    fds: Sieve<FdKey>,
+    open: Vec<OpenWait>,
+}
+
+impl Class {
+    fn new() -> Self {
+        Self {
+            totals: Totals::default(),
+            cells: HashMap::new(),
+            goroutines: Sieve::new(GOROUTINES),
+            fds: Sieve::new(FDS),
+            open: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, sample: &Sample<'_>) {
+        let &Sample { wait, peer, stack, .. } = sample;
+        self.totals.add(sample);
+        self.add_to_cell(sample);
+        self.goroutines.add(GoroutineKey { pid: wait.pid, goid: wait.goid }, sample);
+        self.fds.add(FdKey { pid: wait.pid, fd: wait.fd, peer }, sample);
+        if wait.outcome == Outcome::Open {
+            self.open.push(OpenWait {
+                duration_ns: sample.duration_ns,
+                started_before: wait.started_before,
+                pid: wait.pid,
+                goid: wait.goid,
+                fd: wait.fd,
+                mode: wait.mode,
+                role: wait.role,
+                peer,
+                stack,
+            });
+            if self.open.len() >= 2 * OPEN {
+                self.keep_longest_open();
+            }
+        }
+    }
+
+    fn add_to_cell(&mut self, sample: &Sample<'_>) {
+        let exact = Cell {
+            stack: sample.stack,
+            peer: sample.peer,
+            role: sample.wait.role,
+            outcome: sample.wait.outcome,
+        };
+        let without_stack = Cell { stack: StackKey::Other, ..exact };
+        let coarsest = Cell { peer: Peers::OTHER, ..without_stack };
+        let room = self.cells.len();
+        let cell = if room < CELLS || self.cells.contains_key(&exact) {
+            exact
+        } else if room < 2 * CELLS || self.cells.contains_key(&without_stack) {
+            without_stack
+        } else {
+            coarsest
+        };
+        self.cells.entry(cell).or_default().add(sample);
+    }
+
+    fn keep_longest_open(&mut self) {
+        self.open.sort_by_key(|open| (std::cmp::Reverse(open.duration_ns), open.pid, open.goid, open.fd));
+        self.open.truncate(OPEN);
+    }
+
+    fn finish(mut self) -> Waits {
+        self.keep_longest_open();
+        let mut cells: Vec<_> = self.cells.into_iter().collect();
+        cells.sort_by_key(|(cell, _)| *cell);
+        Waits {
+            totals: self.totals,
+            cells,
+            goroutines: self.goroutines.finish(),
+            fds: self.fds.finish(),
+            open: self.open,
+        }
+    }
+}
+
+/// A table that keeps the entries with the biggest totals.
+#[derive(Debug)]
+struct Sieve<Key> {
+    keep: usize,
+    entries: HashMap<Key, Tracked>,
+    other: Option<Tracked>,
+}
+
+impl<Key: Copy + Eq + Hash + Ord> Sieve<Key> {
+    fn new(keep: usize) -> Self {
+        Self { keep, entries: HashMap::new(), other: None }
+    }
+
+    fn add(&mut self, key: Key, sample: &Sample<'_>) {
+        let tracked = self.entries.entry(key).or_default();
+        tracked.sums.add(sample);
+        tracked.add_phases(sample.stack, &sample.phase_sums);
+        if self.entries.len() >= 2 * self.keep {
+            self.sift();
+        }
+    }
+
+    /// Sums up all but the biggest entries, which are returned biggest first.
+    fn sifted(&mut self) -> Vec<(Key, Tracked)> {
+        let mut entries: Vec<_> = self.entries.drain().collect();
+        entries.sort_unstable_by_key(|(key, tracked)| (std::cmp::Reverse(tracked.sums.total_ns()), *key));
+        for (_, tracked) in entries.drain(self.keep.min(entries.len())..) {
+            self.other.get_or_insert_default().merge(&tracked);
+        }
+        entries
+    }
+
+    fn sift(&mut self) {
+        let entries = self.sifted();
+        self.entries.extend(entries);
+    }
+
+    fn finish(mut self) -> Kept<Key> {
+        let entries = self.sifted();
+        Kept { entries, other: self.other }
+    }
+}
+
+impl Tracked {
+    fn add_phases(&mut self, stack: StackKey, phases: &PhaseSums) {
+        let known = self.stacks.iter().position(|(known, _)| *known == stack);
+        let stack = match known {
+            None if self.stacks.len() >= STACKS_OF_ONE => StackKey::Other,
+            _ => stack,
+        };
+        match self.stacks.iter_mut().find(|(known, _)| *known == stack) {
+            Some((_, sums)) => sums.merge(phases),
+            None => self.stacks.push((stack, *phases)),
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.sums.merge(&other.sums);
+        for (stack, phases) in &other.stacks {
+            self.add_phases(*stack, phases);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        profile::{Dimension, GroupKey},
+        testing::{stack, tcp, wait},
+        wait::{Direction, Phase},
+    };
+
+    fn finish(builder: ProfileBuilder) -> Profile {
+        builder.finish(Metadata::default(), Plan::default(), Cost::default(), Quality::default())
+    }
+
+    /// Every grouping holds all waits and all their time, once.
+    fn assert_adds_up(profile: &Profile, count: u64) {
+        for include_idle in [false, true] {
+            let totals = profile.totals(include_idle).sums;
+            for dimension in Dimension::ALL.into_iter().filter(|dimension| *dimension != Dimension::Phase) {
+                let mut sum = Sums::default();
+                for group in profile.group_by(dimension, include_idle) {
+                    sum.merge(&group.sums);
+                }
+                assert_eq!(sum, totals, "{}", dimension.name());
+            }
+            for dimension in Dimension::ALL.into_iter().map(Some).chain([None]) {
+                let mut phases = PhaseSums::default();
+                profile.for_each_leaf(dimension, include_idle, |leaf| phases.merge(&leaf.phases));
+                assert_eq!(phases, totals.phases, "{dimension:?}");
+            }
+            let total_ns: u64 = Phase::ALL.iter().map(|phase| totals.phases.get_ns(*phase)).sum();
+            assert_eq!(total_ns, totals.total_ns());
+        }
+        assert_eq!(profile.totals(true).sums.count(), count);
+    }
+
+    #[test]
+    fn tables_are_bounded_and_still_add_up() {
+        let mut builder = ProfileBuilder::default();
+        let stacks: Vec<_> = (0..20)
+            .map(|line| builder.stacks_mut().intern(stack(&[&format!("main.f main.go:{line}")])))
+            .collect();
+        let mut count = 0;
+        for number in 0..30_000_u64 {
+            let remote = format!("10.0.{}.{}:80", number / 250 % 250, number % 250);
+            builder.add(&Wait {
+                goid: number,
+                fd: i32::try_from(number).unwrap(),
+                stack: stacks.get(usize::try_from(number % 21).unwrap()).copied(),
+                idle: number % 7 == 0,
+                endpoint: tcp("10.0.0.1:4000", Some(&remote), Direction::Outbound),
+                ..wait(number, 2 * number + 10)
+            });
+            count += 1;
+        }
+        assert_eq!(builder.peers.list.len(), PEERS);
+        for class in [&builder.active, &builder.idle] {
+            assert!(class.cells.len() <= 2 * CELLS + 100, "{} cells", class.cells.len());
+            assert!(class.goroutines.entries.len() < 2 * GOROUTINES);
+            assert!(class.fds.entries.len() < 2 * FDS);
+        }
+        let profile = finish(builder);
+        assert_adds_up(&profile, count);
+        let goroutines = profile.group_by(Dimension::Goroutine, true);
+        let longest = goroutines.iter().find(|group| group.key != GroupKey::Other).unwrap();
+        assert_eq!(longest.key, GroupKey::Goroutine(GoroutineKey { pid: 4242, goid: 29_999 }));
+    }
+
+    #[test]
+    fn what_returns_after_it_was_sifted_out_is_not_counted_twice() {
+        let mut builder = ProfileBuilder::default();
+        for round in 0..3 {
+            for goid in 0..3 * GOROUTINES as u64 {
+                builder.add(&Wait { goid, ..wait(round, round + 1 + goid % 1000) });
+            }
+        }
+        assert_adds_up(&finish(builder), 9 * GOROUTINES as u64);
+    }
+
+    #[test]
+    fn one_goroutine_with_many_stacks_keeps_a_few() {
+        let mut builder = ProfileBuilder::default();
+        for line in 0..100 {
+            let id = builder.stacks_mut().intern(stack(&[&format!("main.f main.go:{line}")]));
+            builder.add(&Wait { stack: Some(id), ..wait(0, 10) });
+        }
+        assert_eq!(
+            builder.active.goroutines.entries.values().next().unwrap().stacks.len(),
+            STACKS_OF_ONE + 1
+        );
+        assert_adds_up(&finish(builder), 100);
+    }
+
+    #[test]
+    fn the_longest_open_waits_are_listed() {
+        let mut builder = ProfileBuilder::default();
+        for goid in 0..5 * OPEN as u64 {
+            let started_before = goid == 0;
+            builder.add(&Wait { goid, started_before, outcome: Outcome::Open, ..wait(goid, 10_000) });
+        }
+        let profile = finish(builder);
+        assert_eq!(profile.active.totals.sums.open, 5 * OPEN as u64);
+        assert_eq!(profile.active.totals.throughout, 1);
+        assert_eq!(profile.active.open.len(), OPEN);
+        assert!(profile.active.open[0].started_before);
+        assert!(profile.active.open.iter().all(|open| open.goid < OPEN as u64));
+    }
+}

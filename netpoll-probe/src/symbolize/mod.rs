@@ -1,0 +1,118 @@
+//! Addresses of a running Go program → frames, cached: a program has few stacks, and each is named once.
+#![forbid(unsafe_code)]
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    gobin::{GoBinary, NoSymbol},
+    model::stack::{Frame, Stack, StackId, StackTable},
+};
+
+/// The function below all others on a goroutine's stack (`runtime/asm_amd64.s`). It says nothing, so it is left out.
+const ROOT: &str = "runtime.goexit";
+/// The main goroutine's and the system goroutines' bottom function, and what starts a thread.
+const BOTTOMS: [&str; 4] = [ROOT, "runtime.main", "runtime.mstart", "runtime.rt0_go"];
+
+/// Names the stacks of one process.
+#[derive(Debug)]
+pub struct Symbolizer {
+    binary: GoBinary,
+    /// What is added to an address of the file to give one of the process.
+    bias: u64,
+    frames: HashMap<u64, Arc<[Frame]>>,
+    stacks: HashMap<u64, StackId>,
+    table: StackTable,
+    names: HashMap<String, Arc<str>>,
+}
+
+impl Symbolizer {
+    /// For a process that runs `binary`, loaded `bias` bytes above the addresses in its file.
+    #[must_use]
+    pub fn new(binary: GoBinary, bias: u64) -> Self {
+        Self {
+            binary,
+            bias,
+            frames: HashMap::new(),
+            stacks: HashMap::new(),
+            table: StackTable::default(),
+            names: HashMap::new(),
+        }
+    }
+
+    /// The stack that a hash names; `pcs` are its addresses, leaf first: the first one where the goroutine is, the
+    /// others where it will return to.
+    pub fn stack(&mut self, hash: u64, pcs: &[u64]) -> StackId {
+        if let Some(id) = self.stacks.get(&hash) {
+            return *id;
+        }
+        let stack = self.walk(pcs);
+        let id = self.table.intern(stack);
+        self.stacks.insert(hash, id);
+        id
+    }
+
+    /// A stack that has no hash.
+    pub fn stack_of(&mut self, pcs: &[u64]) -> StackId {
+        let stack = self.walk(pcs);
+        self.table.intern(stack)
+    }
+
+    /// All stacks named so far.
+    #[must_use]
+    pub fn table(&self) -> &StackTable {
+        &self.table
+    }
+
+    /// Gives the stacks away.
+    #[must_use]
+    pub fn into_table(self) -> StackTable {
+        self.table
+    }
+
+    fn walk(&mut self, pcs: &[u64]) -> Stack {
+        let mut frames = Vec::with_capacity(pcs.len());
+        for (depth, pc) in pcs.iter().enumerate() {
+            // A return address is after its call, and may be on the next line, or in the next function.
+            let called_from = if depth == 0 { *pc } else { pc.saturating_sub(1) };
+            frames.extend_from_slice(&self.frames_at(called_from));
+        }
+        let truncated = frames.last().is_none_or(|frame| !BOTTOMS.contains(&&*frame.func));
+        if frames.last().is_some_and(|frame| &*frame.func == ROOT) {
+            frames.pop();
+        }
+        Stack { frames, truncated }
+    }
+
+    fn frames_at(&mut self, pc: u64) -> Arc<[Frame]> {
+        if let Some(frames) = self.frames.get(&pc) {
+            return Arc::clone(frames);
+        }
+        let frames: Arc<[Frame]> = match self.binary.symbolize(pc.wrapping_sub(self.bias)) {
+            Ok(locations) => locations
+                .into_iter()
+                .map(|location| Frame {
+                    func: self.share(location.func),
+                    file: self.share(location.file),
+                    line: location.line,
+                    inlined: location.inlined,
+                })
+                .collect(),
+            Err(reason) => [self.unknown(&reason)].into(),
+        };
+        self.frames.insert(pc, Arc::clone(&frames));
+        frames
+    }
+
+    fn unknown(&mut self, reason: &NoSymbol) -> Frame {
+        Frame { func: self.share(format!("[unknown: {reason}]")), file: Arc::from(""), line: 0, inlined: false }
+    }
+
+    fn share(&mut self, name: String) -> Arc<str> {
+        if let Some(shared) = self.names.get(&name) {
+            return Arc::clone(shared);
+        }
+        let shared: Arc<str> = name.as_str().into();
+        self.names.insert(name, Arc::clone(&shared));
+        shared
+    }
+}

@@ -1,0 +1,156 @@
+//! Verdicts: a line each, and whether all of them are good.
+
+use std::fmt;
+
+/// One thing that must hold.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// What must hold.
+    pub name: &'static str,
+    /// Whether it does.
+    pub good: bool,
+    /// The numbers, and a few examples of what is wrong.
+    pub detail: String,
+}
+
+/// All verdicts of one comparison.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    checks: Vec<Check>,
+}
+
+impl Verdict {
+    /// Adds a verdict.
+    pub fn add(&mut self, name: &'static str, good: bool, detail: impl Into<String>) {
+        self.checks.push(Check { name, good, detail: detail.into() });
+    }
+
+    /// Adds a verdict on a share: of `tally`, at least `least` must be right. A tally of nothing is wrong: a check that
+    /// saw no case proves nothing.
+    pub fn add_share(&mut self, name: &'static str, least: f64, tally: &Tally) {
+        self.add(
+            name,
+            tally.total > 0 && tally.share() >= least,
+            format!("{tally}, at least {:.2} %", least * 100.0),
+        );
+    }
+
+    /// Whether everything holds.
+    #[must_use]
+    pub fn good(&self) -> bool {
+        !self.checks.is_empty() && self.checks.iter().all(|check| check.good)
+    }
+
+    /// The check of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Check> {
+        self.checks.iter().find(|check| check.name == name)
+    }
+
+    /// The names of what does not hold.
+    #[must_use]
+    pub fn failed(&self) -> Vec<&'static str> {
+        self.checks.iter().filter(|check| !check.good).map(|check| check.name).collect()
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Check { name, good, detail } in &self.checks {
+            writeln!(f, "{} {name}: {detail}", if *good { "ok  " } else { "FAIL" })?;
+        }
+        Ok(())
+    }
+}
+
+/// Counts cases, and keeps a few examples of the wrong ones.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// All cases.
+    pub total: usize,
+    /// The right ones.
+    pub right: usize,
+    wrong: Vec<String>,
+}
+
+impl Tally {
+    const EXAMPLES: usize = 6;
+
+    /// Counts a case; `example` says what is wrong with it.
+    pub fn case(&mut self, right: bool, example: impl FnOnce() -> String) {
+        self.total += 1;
+        if right {
+            self.right += 1;
+        } else if self.wrong.len() < Self::EXAMPLES {
+            self.wrong.push(example());
+        }
+    }
+
+    /// The share of right cases, 1 when there is none.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    pub fn share(&self) -> f64 {
+        if self.total == 0 { 1.0 } else { self.right as f64 / self.total as f64 }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} ({:.3} %)", self.right, self.total, self.share() * 100.0)?;
+        for example in &self.wrong {
+            write!(f, "\n       {example}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Lengths of time, for quantiles.
+#[derive(Clone, Debug, Default)]
+pub struct Spread {
+    values_ns: Vec<i64>,
+}
+
+impl Spread {
+    /// Adds a length.
+    pub fn add(&mut self, value_ns: i64) {
+        self.values_ns.push(value_ns);
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.values_ns.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values_ns.is_empty()
+    }
+
+    /// The quantile `per_mille` (500 is the median), 0 when there is none.
+    #[must_use]
+    pub fn quantile_ns(&self, per_mille: usize) -> i64 {
+        let mut sorted = self.values_ns.clone();
+        sorted.sort_unstable();
+        let index = (sorted.len() * per_mille / 1000).min(sorted.len().saturating_sub(1));
+        sorted.get(index).copied().unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Spread {
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a test run are far below 2^52")]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let us = |per_mille| self.quantile_ns(per_mille) as f64 / 1000.0;
+        write!(
+            f,
+            "n {} µs: min {:.1} p50 {:.1} p90 {:.1} p99 {:.1} max {:.1}",
+            self.len(),
+            us(0),
+            us(500),
+            us(900),
+            us(990),
+            us(1000)
+        )
+    }
+}

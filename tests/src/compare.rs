@@ -1,0 +1,444 @@
+//! The probe's records against the truth, wait by wait.
+//!
+//! A record belongs to the call of its goroutine that contains it. A goroutine makes one call at a time, so there is
+//! never a choice, and a record that no call contains is a wait that did not happen.
+
+use std::collections::HashMap;
+
+use crate::{
+    check::{Spread, Tally, Verdict},
+    probe::Window,
+    record::{Mode, Outcome, Poller, Record, Source},
+    truth::{Call, Op},
+};
+
+/// What is demanded.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Share of the program's certain waits that must be found.
+    pub found: f64,
+    /// Share of outcomes that must be right.
+    pub outcome: f64,
+    /// Share of fds, kinds, roles, addresses, stacks that must be right.
+    pub facts: f64,
+    /// How much longer the call may be than its wait, at the median and at p99, ns.
+    ///
+    /// For an exact wait this is: out of the callback that saw EAGAIN, through `waitRead` to the first probe; from the
+    /// second probe back into the callback; and two uprobe hits (0.5 to 0.8 µs each when emulated, where measured).
+    /// That is a few microseconds, and what is left is the machine: a thread that loses its CPU between the two clocks
+    /// of one side. So the median is a bound of the probe, and p99 one of the probe and the machine.
+    pub error_p50_ns: i64,
+    /// See `error_p50_ns`.
+    pub error_p99_ns: i64,
+    /// How long after the peer's clock (read before its system call) the kernel may have made the fd ready, at the
+    /// median, ns.
+    pub kernel_ready_p50_ns: i64,
+    /// Share of spurious wake-ups that must be flagged. The probe flags when the goroutine ran on the same P all the
+    /// time and made one system call, so a preemption between loses one.
+    pub spurious: f64,
+    /// Records may be missing as long as the summary counts them: for overload. Otherwise a loss is a failure.
+    pub losses_allowed: bool,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            found: 0.999,
+            outcome: 0.999,
+            facts: 0.999,
+            error_p50_ns: 25_000,
+            error_p99_ns: 1_000_000,
+            kernel_ready_p50_ns: 100_000,
+            spurious: 0.9,
+            losses_allowed: false,
+        }
+    }
+}
+
+/// A call and the records in it.
+struct Matched<'a> {
+    call: &'a Call,
+    records: Vec<&'a Record>,
+}
+
+/// Compares a whole recording.
+#[must_use]
+pub fn compare(calls: &[Call], records: &[Record], window: Window, bounds: &Bounds) -> Verdict {
+    let mut verdict = Verdict::default();
+    let (matched, without_call) = assign(calls, records);
+
+    let mut real = Tally::default();
+    real.total = records.len();
+    real.right = records.len();
+    for record in &without_call {
+        real.total -= 1;
+        real.right -= 1;
+        real.case(false, || format!("no call contains {}", describe(record)));
+    }
+    verdict.add_share("no wait that did not happen", 1.0, &real);
+
+    let inside: Vec<&Matched> = matched
+        .iter()
+        .filter(|m| m.call.before_ns >= window.recording_ns && m.call.after_ns <= window.interrupt_ns)
+        .collect();
+    found(&mut verdict, &inside, bounds);
+    outcomes(&mut verdict, &inside, bounds);
+    facts(&mut verdict, &matched, bounds);
+    stacks(&mut verdict, &matched, bounds);
+    clocks(&mut verdict, records);
+    errors(&mut verdict, &inside, bounds);
+    kernel_ready(&mut verdict, &inside, bounds);
+    edges(&mut verdict, &matched, window);
+    verdict
+}
+
+/// Gives each record to the call of its goroutine that contains it.
+fn assign<'a>(calls: &'a [Call], records: &'a [Record]) -> (Vec<Matched<'a>>, Vec<&'a Record>) {
+    let mut matched: Vec<Matched> = calls.iter().map(|call| Matched { call, records: Vec::new() }).collect();
+    matched.sort_by_key(|m| (m.call.goid, m.call.before_ns));
+    let mut without_call = Vec::new();
+    let mut sorted: Vec<&Record> = records.iter().collect();
+    sorted.sort_by_key(|record| record.start_ns);
+    for record in sorted {
+        let after =
+            matched.partition_point(|m| (m.call.goid, m.call.before_ns) <= (record.goid, record.start_ns));
+        let contains = |m: &&mut Matched| m.call.goid == record.goid && record.end_ns <= m.call.after_ns;
+        match after.checked_sub(1).and_then(|index| matched.get_mut(index)).filter(contains) {
+            Some(m) => m.records.push(record),
+            None => without_call.push(record),
+        }
+    }
+    (matched, without_call)
+}
+
+fn found(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
+    let mut all = Tally::default();
+    let mut of_scenario: HashMap<&str, (usize, usize)> = HashMap::new();
+    let mut one_each = Tally::default();
+    for Matched { call, records } in inside {
+        let ended = records.iter().filter(|record| record.outcome != Outcome::Rearmed).count();
+        if call.expect_wait {
+            all.case(ended > 0, || format!("not found: {}", call.name()));
+            let (found, expected) = of_scenario.entry(&call.scenario).or_default();
+            *found += usize::from(ended > 0);
+            *expected += 1;
+        }
+        if call.exact && ended > 0 {
+            one_each.case(ended == 1, || format!("{ended} records of one wait: {}", call.name()));
+        }
+    }
+    verdict.add_share("waits found", bounds.found, &all);
+    verdict.add_share("one record for one wait", bounds.found, &one_each);
+    let mut poor: Vec<String> = of_scenario
+        .iter()
+        .filter(|(_, (found, expected))| found * 20 < expected * 19)
+        .map(|(scenario, (found, expected))| format!("{scenario} {found} of {expected}"))
+        .collect();
+    poor.sort();
+    verdict.add(
+        "no kind of wait is missed",
+        poor.is_empty() && !of_scenario.is_empty(),
+        format!("{} scenarios, 95 % of each; below: {poor:?}", of_scenario.len()),
+    );
+}
+
+fn outcomes(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
+    let mut outcome = Tally::default();
+    let mut rearmed = Tally::default();
+    let mut spurious = Tally::default();
+    let mut not_spurious = Tally::default();
+    for Matched { call, records } in inside {
+        let Some((last, earlier)) = records.split_last() else { continue };
+        outcome.case(last.outcome == call.outcome, || {
+            format!("{:?} instead of {:?}: {}", last.outcome, call.outcome, call.name())
+        });
+        for record in earlier {
+            outcome.case(matches!(record.outcome, Outcome::Ready | Outcome::Rearmed), || {
+                format!("{:?} in the middle of {}", record.outcome, call.name())
+            });
+        }
+        let count = records.iter().filter(|record| record.outcome == Outcome::Rearmed).count();
+        if call.rearmed > 0 || count > 0 {
+            rearmed.case(count == call.rearmed, || {
+                format!("{count} rearmed instead of {}: {}", call.rearmed, call.name())
+            });
+        }
+        if call.exact && records.len() == 1 {
+            let tally = if call.spurious { &mut spurious } else { &mut not_spurious };
+            tally.case(last.spurious == call.spurious, || {
+                format!("spurious {}: {}", last.spurious, call.name())
+            });
+        }
+    }
+    verdict.add_share("outcome", bounds.outcome, &outcome);
+    verdict.add_share("deadlines that fired and were moved", bounds.outcome, &rearmed);
+    verdict.add_share("spurious wake-ups flagged", bounds.spurious, &spurious);
+    verdict.add_share("useful wake-ups not flagged", bounds.outcome, &not_spurious);
+}
+
+fn facts(verdict: &mut Verdict, matched: &[Matched], bounds: &Bounds) {
+    let [mut fd, mut mode, mut kind, mut role, mut local, mut remote, mut idle]: [Tally; 7] =
+        Default::default();
+    for Matched { call, records } in matched {
+        for record in records {
+            let name = |what: &str, got: &dyn std::fmt::Debug| format!("{what} {got:?}: {}", call.name());
+            fd.case(record.fd == call.fd, || name("fd", &record.fd));
+            mode.case(record.mode == call.op.mode(), || name("mode", &record.mode));
+            kind.case(record.kind == call.kind, || name("kind", &record.kind));
+            role.case(record.role == call.op.role(), || name("role", &record.role));
+            idle.case(record.idle == (call.op == Op::Accept), || name("idle", &record.idle));
+            let same = |got: &Option<String>, want: &str| got.as_deref().unwrap_or("") == want;
+            if let Some(want) = &call.local {
+                local.case(same(&record.local, want), || {
+                    format!("{} instead of {want:?}", name("local", &record.local))
+                });
+            }
+            if let Some(want) = &call.remote {
+                remote.case(same(&record.remote, want), || {
+                    format!("{} instead of {want:?}", name("remote", &record.remote))
+                });
+            }
+        }
+    }
+    verdict.add_share("fd", bounds.facts, &fd);
+    verdict.add_share("mode", bounds.facts, &mode);
+    verdict.add_share("kind", bounds.facts, &kind);
+    verdict.add_share("role", bounds.facts, &role);
+    verdict.add_share("idle", bounds.facts, &idle);
+    verdict.add_share("local address", bounds.facts, &local);
+    verdict.add_share("remote address", bounds.facts, &remote);
+}
+
+/// Each function that the call must go through is there, leaf first.
+fn stacks(verdict: &mut Verdict, matched: &[Matched], bounds: &Bounds) {
+    let mut stack = Tally::default();
+    let mut places = Tally::default();
+    for Matched { call, records } in matched {
+        for record in records {
+            let mut frames = record.stack.iter();
+            let missing =
+                call.frames.iter().find(|want| !frames.any(|frame| frame.func.starts_with(want.as_str())));
+            stack.case(missing.is_none(), || {
+                let got: Vec<&str> = record.stack.iter().map(|frame| frame.func.as_str()).collect();
+                format!("no {missing:?} in {got:?}: {}", call.name())
+            });
+            let own = record.stack.iter().find(|frame| frame.func.starts_with("main."));
+            places.case(own.is_none_or(|frame| frame.file.ends_with(".go") && frame.line > 0), || {
+                format!("no file and line in {own:?}")
+            });
+        }
+    }
+    verdict.add_share("stack", bounds.facts, &stack);
+    verdict.add_share("file and line", bounds.facts, &places);
+}
+
+/// What must hold of every record by itself.
+fn clocks(verdict: &mut Verdict, records: &[Record]) {
+    let mut sum = Tally::default();
+    let mut order = Tally::default();
+    let mut source = Tally::default();
+    for record in records {
+        let parts = [record.peer_ns, record.pickup_ns, record.queue_ns];
+        let total = parts.iter().flatten().sum::<u64>() + record.unknown_ns;
+        sum.case(total == record.duration_ns(), || format!("{total} ns in phases: {}", describe(record)));
+        let times = [Some(record.start_ns), record.kernel_ready_ns, record.poll_ns, Some(record.end_ns)]
+            .into_iter()
+            .flatten();
+        order.case(times.is_sorted(), || format!("clocks out of order: {}", describe(record)));
+        let ready_known = record.kernel_ready_ns.is_some();
+        let consistent = ready_known == (record.kernel_ready_source != Source::None)
+            && (!ready_known || matches!(record.outcome, Outcome::Ready | Outcome::Error | Outcome::Open))
+            && (record.poller == Poller::Unknown || record.poll_ns.is_some());
+        source.case(consistent && source_fits(record), || {
+            format!("does not go together: {}", describe(record))
+        });
+    }
+    verdict.add_share("phases add up", 1.0, &sum);
+    verdict.add_share("clocks in order", 1.0, &order);
+    verdict.add_share("sources fit", 0.999, &source);
+}
+
+/// Whether the source of the kernel-ready clock can be that for this kind of wait.
+fn source_fits(record: &Record) -> bool {
+    let socket = record.kind != "pipe";
+    let tcp = record.kind == "tcp";
+    match record.kernel_ready_source {
+        Source::None | Source::Callback | Source::BeforePark | Source::PollerWakeup => true,
+        Source::DataReady => socket && record.mode == Mode::Read,
+        Source::StateChange | Source::Reset => tcp,
+        Source::WriteEstimate => socket && record.mode == Mode::Write,
+    }
+}
+
+fn errors(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
+    let mut exact = Spread::default();
+    let mut whole = Spread::default();
+    let (mut before, mut after) = (Spread::default(), Spread::default());
+    for Matched { call, records } in inside {
+        let [record] = records.as_slice() else { continue };
+        if !call.expect_wait {
+            continue;
+        }
+        let (lead, tail) = (span(call.before_ns, record.start_ns), span(record.end_ns, call.after_ns));
+        if call.exact {
+            exact.add(lead + tail);
+            before.add(lead);
+            after.add(tail);
+        } else if call.op != Op::Write && call.op != Op::Connect {
+            // A write copies before and after its wait, a connect makes a socket: those are no errors.
+            whole.add(lead + tail);
+        }
+    }
+    let good = |spread: &Spread| {
+        !spread.is_empty()
+            && spread.quantile_ns(500) <= bounds.error_p50_ns
+            && spread.quantile_ns(990) <= bounds.error_p99_ns
+    };
+    let limits = format!("p50 ≤ {} µs, p99 ≤ {} µs", bounds.error_p50_ns / 1000, bounds.error_p99_ns / 1000);
+    verdict.add(
+        "duration of exact waits",
+        good(&exact),
+        format!("{exact} ({limits})\n       before {before}\n       after  {after}"),
+    );
+    verdict.add("duration of calls with one wait", good(&whole), format!("{whole} ({limits})"));
+}
+
+/// Scenarios in which something else makes the fd ready first, so that the peer's clock bounds nothing.
+const READY_TWICE: [&str; 2] = ["spuriousRead", "staleRead"];
+
+/// Kinds of wait that only `ep_poll_callback` shows; the stand-ins of kernels without fentry and kprobes do not.
+fn needs_callback(call: &Call) -> bool {
+    call.kind == "pipe" || call.scenario == "unixPeerClose" || (call.kind == "unix" && call.op == Op::Write)
+}
+
+fn kernel_ready(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
+    let has_callback =
+        inside.iter().flat_map(|m| &m.records).any(|record| record.kernel_ready_source == Source::Callback);
+    let (mut known, mut collected, mut not_early, mut ends) =
+        (Tally::default(), Tally::default(), Tally::default(), Tally::default());
+    let mut late = Spread::default();
+    let mut by_source: HashMap<String, usize> = HashMap::new();
+    for Matched { call, records } in inside {
+        let Some(record) = records.last() else { continue };
+        if record.outcome == Outcome::Ready {
+            *by_source.entry(format!("{:?}", record.kernel_ready_source)).or_default() += 1;
+        }
+        if call.expect_wait && call.not_before_ns > 0 && !call.spurious {
+            ends.case(record.end_ns >= call.not_before_ns, || format!("ended too early: {}", call.name()));
+        }
+        if !call.expect_wait
+            || record.outcome != Outcome::Ready
+            || READY_TWICE.contains(&call.scenario.as_str())
+        {
+            continue;
+        }
+        collected.case(record.poll_ns.is_some(), || format!("poll unknown: {}", call.name()));
+        if has_callback || !needs_callback(call) {
+            known.case(record.kernel_ready_ns.is_some(), || format!("kernel-ready unknown: {}", call.name()));
+        }
+        if let (Some(ready_ns), true) = (record.kernel_ready_ns, call.peer_ns > 0) {
+            not_early.case(ready_ns >= call.peer_ns, || {
+                format!(
+                    "{:?} {} ns before the peer acted: {}",
+                    record.kernel_ready_source,
+                    call.peer_ns - ready_ns,
+                    call.name()
+                )
+            });
+            late.add(span(call.peer_ns, ready_ns));
+        }
+    }
+    let mut sources: Vec<(String, usize)> = by_source.into_iter().collect();
+    sources.sort();
+    verdict.add_share("ends not before its cause", 0.999, &ends);
+    verdict.add_share("kernel-ready known", 0.99, &known);
+    verdict.add_share("poll known", 0.99, &collected);
+    verdict.add_share("kernel-ready not before the peer acted", 0.999, &not_early);
+    verdict.add(
+        "kernel-ready close to the peer's act",
+        !late.is_empty() && late.quantile_ns(500) <= bounds.kernel_ready_p50_ns,
+        format!("{late} (p50 ≤ {} µs); sources {sources:?}", bounds.kernel_ready_p50_ns / 1000),
+    );
+}
+
+/// Waits that were open at the beginning and at the end of the recording.
+fn edges(verdict: &mut Verdict, matched: &[Matched], window: Window) {
+    /// How long before the edge a goroutine must have been in its call to be parked for certain.
+    const PARKED_NS: u64 = 20_000_000;
+    let mut began = Tally::default();
+    let mut open = Tally::default();
+    for Matched { call, records } in matched {
+        if call.before_ns + PARKED_NS < window.attach_ns && call.after_ns > window.recording_ns {
+            let good = |record: &&&Record| {
+                record.started_before && (window.attach_ns..=window.recording_ns).contains(&record.start_ns)
+            };
+            began.case(records.first().filter(|record| good(&record)).is_some(), || {
+                format!(
+                    "no record that started before: {} {:?}",
+                    call.name(),
+                    records.first().map(|r| describe(r))
+                )
+            });
+        } else {
+            for record in records {
+                began.case(!record.started_before, || format!("started before: {}", describe(record)));
+            }
+        }
+        if call.before_ns + PARKED_NS < window.interrupt_ns && call.after_ns > window.end_ns {
+            let good = |record: &&&Record| {
+                record.outcome == Outcome::Open
+                    && (window.interrupt_ns..=window.end_ns).contains(&record.end_ns)
+            };
+            open.case(records.last().filter(|record| good(&record)).is_some(), || {
+                format!("no open record: {} {:?}", call.name(), records.last().map(|r| describe(r)))
+            });
+        } else if call.after_ns < window.interrupt_ns {
+            for record in records {
+                open.case(record.outcome != Outcome::Open, || format!("open: {}", describe(record)));
+            }
+        }
+    }
+    verdict.add_share("waits open at the beginning", 1.0, &began);
+    verdict.add_share("waits open at the end", 1.0, &open);
+}
+
+/// What the summary says about losses.
+pub fn losses(verdict: &mut Verdict, summary: &serde_json::Value, bounds: &Bounds) {
+    let quality = summary.get("quality");
+    let lost = quality.and_then(|quality| quality.get("lost"));
+    let none = lost.is_some_and(|lost| lost.as_object().is_some_and(serde_json::Map::is_empty));
+    verdict.add(
+        "losses",
+        if bounds.losses_allowed { lost.is_some() } else { none },
+        format!("{}", quality.unwrap_or(&serde_json::Value::Null)),
+    );
+}
+
+/// For messages.
+fn describe(record: &Record) -> String {
+    format!(
+        "goroutine {} fd {} {} {} {:?} start {} ready {:?} ({:?}) poll {:?} end {} ({} µs){} under {:?}",
+        record.goid,
+        record.fd,
+        record.kind,
+        record.role,
+        record.outcome,
+        record.start_ns,
+        record.kernel_ready_ns.map(|ns| span(record.start_ns, ns)),
+        record.kernel_ready_source,
+        record.poll_ns.map(|ns| span(record.start_ns, ns)),
+        record.end_ns,
+        record.duration_ns() / 1000,
+        if record.started_before { " started before" } else { "" },
+        record.stack.iter().map(|frame| frame.func.as_str()).find(|func| func.starts_with("main.")),
+    )
+}
+
+/// From one clock to another, ns; negative when they are the other way round.
+pub(crate) fn span(from_ns: u64, to_ns: u64) -> i64 {
+    i64::try_from(i128::from(to_ns) - i128::from(from_ns)).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+#[path = "compare_tests.rs"]
+mod tests;

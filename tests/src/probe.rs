@@ -1,0 +1,124 @@
+//! Runs the command line tool.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::{
+    fixture::{crate_dir, target_dir},
+    process::{Finished, Follow, Process, monotonic_ns},
+    record::{self, Record},
+};
+
+/// The tool's executable: `NETPOLL_PROBE_BIN`, else built now.
+pub fn executable() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("NETPOLL_PROBE_BIN") {
+        return Ok(path.into());
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let result = Command::new(cargo)
+        .current_dir(crate_dir())
+        .args(["build", "--quiet", "--package", "netpoll-probe", "--bin", "netpoll-probe"])
+        .output()
+        .context("cannot run cargo")?;
+    ensure!(result.status.success(), "cargo build failed: {}", String::from_utf8_lossy(&result.stderr));
+    Ok(target_dir().join("debug/netpoll-probe"))
+}
+
+/// Fails when not run as root: these tests load eBPF programs.
+pub fn require_root() -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "this test loads eBPF programs into the kernel: run it as root"
+    );
+    Ok(())
+}
+
+/// The moments that bound a recording, CLOCK_MONOTONIC ns.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Just before the tool was started.
+    pub attach_ns: u64,
+    /// Its line "recording" was seen.
+    pub recording_ns: u64,
+    /// Just before it was told to stop.
+    pub interrupt_ns: u64,
+    /// It was gone.
+    pub end_ns: u64,
+}
+
+/// A recording that runs.
+#[derive(Debug)]
+pub struct Recording {
+    process: Process,
+    files: TempDir,
+    attach_ns: u64,
+    recording_ns: u64,
+}
+
+/// A recording that is over.
+#[derive(Debug)]
+pub struct Recorded {
+    /// When it was.
+    pub window: Window,
+    /// Its waits.
+    pub records: Vec<Record>,
+    /// Its summary, `.json`.
+    pub summary: serde_json::Value,
+    /// Exit status and outputs.
+    pub finished: Finished,
+}
+
+impl Recording {
+    /// Attaches to `pid` and returns once everything is recorded.
+    pub fn start(executable: &Path, pid: u32, hooks: &str, timeout: Duration) -> Result<Self> {
+        let files = tempfile::tempdir().context("cannot make a folder")?;
+        let attach_ns = monotonic_ns();
+        let mut process = Process::spawn(
+            Command::new(executable)
+                .args(["attach", "--pid", &pid.to_string(), "--hooks", hooks, "--idle", "-o"])
+                .arg(files.path().join("waits.ndjson"))
+                .arg("-o")
+                .arg(files.path().join("summary.json")),
+            Follow::Stderr,
+        )?;
+        process.wait_for_line("recording", timeout)?;
+        Ok(Self { process, files, attach_ns, recording_ns: monotonic_ns() })
+    }
+
+    /// Ends it as Ctrl-C does and reads what it wrote.
+    pub fn stop(self, timeout: Duration) -> Result<Recorded> {
+        let interrupt_ns = monotonic_ns();
+        self.process.signal(Signal::INT)?;
+        self.collect(interrupt_ns, timeout)
+    }
+
+    /// Waits until it ends by itself and reads what it wrote.
+    pub fn wait(self, timeout: Duration) -> Result<Recorded> {
+        self.collect(monotonic_ns(), timeout)
+    }
+
+    fn collect(self, interrupt_ns: u64, timeout: Duration) -> Result<Recorded> {
+        let finished = self.process.finish(timeout)?;
+        let window = Window {
+            attach_ns: self.attach_ns,
+            recording_ns: self.recording_ns,
+            interrupt_ns,
+            end_ns: monotonic_ns(),
+        };
+        if finished.status.code() != Some(0) {
+            bail!("attach ended with {}:\n{}", finished.status, finished.stderr);
+        }
+        let records = record::read(&self.files.path().join("waits.ndjson"))?;
+        let summary =
+            std::fs::read(self.files.path().join("summary.json")).context("cannot read the summary")?;
+        let summary = serde_json::from_slice(&summary).context("the summary is not JSON")?;
+        Ok(Recorded { window, records, summary, finished })
+    }
+}
