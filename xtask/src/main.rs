@@ -9,10 +9,14 @@
     reason = "a command-line program: printing is what it does"
 )]
 
+mod bench;
 mod debian;
 mod ebpf;
+mod golang;
 mod layers;
+mod probe;
 mod process;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -30,9 +34,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Bench),
     #[command(subcommand)]
     Ebpf(ebpf::Ebpf),
     Layers(layers::Layers),
+    Vm(vm::Vm),
 }
 
 fn main() -> ExitCode {
@@ -47,7 +53,9 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
+        Command::Bench(command) => command.run(),
         Command::Ebpf(command) => command.run(),
         Command::Layers(command) => command.run(),
+        Command::Vm(command) => command.run(),
     }
 }
