@@ -1,6 +1,14 @@
 //! What user space tells the programs before they load. The kernel freezes it, so the verifier sees constants and
 //! drops the code that they switch off.
 
+/// Forms of a goroutine's pprof labels.
+pub mod labels {
+    /// `*map[string]string`, Go 1.18–1.23 (`runtime/pprof/label.go`).
+    pub const MAP: u32 = 1;
+    /// A slice of key-value pairs, sorted by key, from Go 1.24 on.
+    pub const SLICE: u32 = 2;
+}
+
 /// Offsets, in bytes, and switches. Where they come from: Go's from the target's DWARF or the committed table, the
 /// kernel's from its BTF; both are read in user space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +29,10 @@ pub struct Config {
     pub g_m: u32,
     /// `runtime.g.goid`
     pub g_goid: u32,
+    /// `runtime.g.labels`
+    pub g_labels: u32,
+    /// What that points to: [`labels`].
+    pub labels: u32,
     /// `runtime.m.g0`
     pub m_g0: u32,
     /// `runtime.m.p`

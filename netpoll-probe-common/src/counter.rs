@@ -31,13 +31,17 @@ pub enum Counter {
     ReadPollEvents,
     /// `epoll_pwait` calls that returned more events than Go's poller takes; the rest is unknown.
     PollEventsCut,
+    /// Label sets lost: the ring buffer was full.
+    RingFullLabels,
+    /// Label sets that could not be read whole: more than eight labels, or preempted.
+    ReadLabels,
     /// Epoll items that could not be read in `ep_poll_callback`.
     ReadEpollItem,
 }
 
 impl Counter {
     /// All counters, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::RingFullWait,
         Self::RingFullStack,
         Self::RingFullUnixName,
@@ -51,6 +55,8 @@ impl Counter {
         Self::ReadFile,
         Self::ReadPollEvents,
         Self::PollEventsCut,
+        Self::RingFullLabels,
+        Self::ReadLabels,
         Self::ReadEpollItem,
     ];
 
@@ -71,6 +77,8 @@ impl Counter {
             Self::ReadFile => "read_file",
             Self::ReadPollEvents => "read_poll_events",
             Self::PollEventsCut => "poll_events_cut",
+            Self::RingFullLabels => "ring_full_labels",
+            Self::ReadLabels => "read_labels",
             Self::ReadEpollItem => "read_epoll_item",
         }
     }

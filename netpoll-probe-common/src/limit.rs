@@ -37,5 +37,17 @@ pub const STACKS: u32 = 1 << 14;
 /// Unix sockets whose names were already handed to user space.
 pub const UNIX_NAMES: u32 = 1 << 12;
 
+/// Label sets whose text was already handed to user space.
+pub const LABEL_SETS: u32 = 1 << 12;
+
+/// pprof labels of a goroutine that are read: what one bucket of the map of Go 1.18–1.23 holds.
+pub const LABELS: usize = 8;
+
+/// Bytes of a label's key that are kept; a power of two.
+pub const LABEL_KEY_BYTES: usize = 32;
+
+/// Bytes of a label's value that are kept; a power of two.
+pub const LABEL_VALUE_BYTES: usize = 64;
+
 /// Threads of the target whose `epoll_pwait` or waking is remembered.
 pub const THREADS: u32 = 1 << 14;

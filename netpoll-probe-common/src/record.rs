@@ -1,7 +1,7 @@
 //! Records in the ring buffer. Each begins with a [`Header`].
 
 use crate::{
-    limit::{STACK_FRAMES, UNIX_PATH_ROOM},
+    limit::{LABEL_KEY_BYTES, LABEL_VALUE_BYTES, LABELS, STACK_FRAMES, UNIX_PATH_ROOM},
     slot::FileFacts,
 };
 
@@ -15,6 +15,8 @@ pub mod kind {
     pub const UNIX_NAME: u32 = 3;
     /// [`super::SpuriousRecord`]
     pub const SPURIOUS: u32 = 4;
+    /// [`super::LabelsRecord`]
+    pub const LABELS: u32 = 5;
 }
 
 /// How a wait ended.
@@ -124,6 +126,8 @@ pub struct WaitRecord {
     pub sent_ns: u64,
     /// Which [`StackRecord`], 0: not known.
     pub stack_hash: u64,
+    /// Which [`LabelsRecord`], 0: no labels, or not known.
+    pub labels_hash: u64,
     /// The file.
     pub file: FileFacts,
     /// The file descriptor that the pollDesc names.
@@ -205,6 +209,40 @@ pub struct SpuriousRecord {
     pub again_ns: u64,
     /// `b'r'` or `b'w'`
     pub mode: u64,
+}
+
+/// The pprof labels of a goroutine, handed over before the first wait that names their hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+pub struct LabelsRecord {
+    /// What kind of record.
+    pub header: Header,
+    /// The hash by which waits name it.
+    pub hash: u64,
+    /// The labels; those with a key of no bytes do not exist.
+    pub labels: [Label; LABELS],
+}
+
+/// One label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+pub struct Label {
+    /// Bytes of `key`; 0: no label.
+    pub key_length: u32,
+    /// Bytes of `value`.
+    pub value_length: u32,
+    /// The key's beginning.
+    pub key: [u8; LABEL_KEY_BYTES],
+    /// The value's beginning.
+    pub value: [u8; LABEL_VALUE_BYTES],
 }
 
 /// One open file of the target, as the iterator writes it at attach (not a record of the ring).

@@ -16,6 +16,7 @@ mod config;
 mod emit;
 mod file;
 mod files;
+mod labels;
 mod maps;
 mod poll;
 mod read;

@@ -6,8 +6,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use netpoll_probe_common::{
+    record::Label,
     counter::Counter,
-    limit::{
+    limit::{LABEL_SETS, LABELS, 
         POLL_SCRATCH_BYTES, RING_BYTES, SLOTS as SLOT_COUNT, SOCKETS as SOCKET_COUNT, STACK_FRAMES, STACKS,
         THREADS as THREAD_COUNT, UNIX_NAMES,
     },
@@ -30,6 +31,23 @@ pub static SOCKETS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(SOCKET_C
 /// Hashes of stacks that user space has.
 #[map]
 pub static STACKS_SEEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(STACKS, 0);
+
+/// Hashes of label sets that user space has.
+#[map]
+pub static LABELS_SEEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(LABEL_SETS, 0);
+
+/// Labels while they are read and hashed.
+#[map]
+pub static LABELS_SCRATCH: PerCpuArray<LabelsScratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// See [`StackScratch`].
+#[repr(C)]
+pub struct LabelsScratch {
+    /// Who uses it.
+    pub user: u64,
+    /// The labels.
+    pub labels: [Label; LABELS],
+}
 
 /// Inodes of unix sockets whose names user space has.
 #[map]

@@ -8,7 +8,7 @@ use netpoll_probe_common::{
     slot::{FileFacts, PollDescSlot, WaitSlot},
 };
 
-use crate::{config::config, emit, file, maps, read, regs, stack};
+use crate::{config::config, emit, file, labels, maps, read, regs, stack};
 
 /// `pdReady`, `runtime/netpoll.go`.
 const PD_READY: u64 = 1;
@@ -260,6 +260,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
     }
     let sent_ns = if mode == READ { sent_since(&mut slot.read, &slot.file, start_ns, now_ns) } else { 0 };
     let stack_hash = stack::hash(ctx);
+    let labels_hash = labels::hash(g);
     if let Some(mut entry) = maps::RING.reserve::<WaitRecord>(0) {
         let wait = if mode == READ { &slot.read } else { &slot.write };
         entry.write(WaitRecord {
@@ -275,6 +276,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
             end_ns: now_ns,
             sent_ns,
             stack_hash,
+            labels_hash,
             file: slot.file,
             fd: wait.fd,
             tid: emit::thread(),
@@ -310,7 +312,7 @@ fn sent_since(wait: &mut WaitSlot, facts: &FileFacts, start_ns: u64, now_ns: u64
     if wait.sent_bytes == before || wait.flags & flag::STARTED_BEFORE != 0 {
         return 0;
     }
-    file::last_sent_ns(facts, now_ns).clamp(start_ns, now_ns)
+    file::last_sent_ns(facts, now_ns).max(start_ns).min(now_ns)
 }
 
 /// `netpollcheckerr`, `runtime/netpoll.go`, in its order.

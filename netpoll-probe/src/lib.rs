@@ -17,4 +17,5 @@ pub mod event;
 pub mod exit;
 pub mod goruntime;
 pub mod model;
+pub mod snapshot;
 pub mod target;

@@ -372,7 +372,7 @@ fn edges(verdict: &mut Verdict, matched: &[Matched], window: Window) {
             let good = |record: &&&Record| {
                 record.started_before && (window.attach_ns..=window.recording_ns).contains(&record.start_ns)
             };
-            began.case(records.first().filter(|record| good(&record)).is_some(), || {
+            began.case(records.first().filter(|record| good(record)).is_some(), || {
                 format!(
                     "no record that started before: {} {:?}",
                     call.name(),
@@ -389,7 +389,7 @@ fn edges(verdict: &mut Verdict, matched: &[Matched], window: Window) {
                 record.outcome == Outcome::Open
                     && (window.interrupt_ns..=window.end_ns).contains(&record.end_ns)
             };
-            open.case(records.last().filter(|record| good(&record)).is_some(), || {
+            open.case(records.last().filter(|record| good(record)).is_some(), || {
                 format!("no open record: {} {:?}", call.name(), records.last().map(|r| describe(r)))
             });
         } else if call.after_ns < window.interrupt_ns {

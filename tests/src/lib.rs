@@ -16,12 +16,12 @@
 //! | `check` | the verdicts |
 #![forbid(unsafe_code)]
 
-// pub mod agree;
+pub mod agree;
 pub mod check;
 pub mod compare;
-// pub mod exectrace;
+pub mod exectrace;
 pub mod fixture;
-// pub mod live;
+pub mod live;
 pub mod probe;
 pub mod process;
 pub mod record;

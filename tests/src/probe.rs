@@ -73,6 +73,8 @@ pub struct Recorded {
     pub summary: serde_json::Value,
     /// Exit status and outputs.
     pub finished: Finished,
+    /// The folder of the files it wrote.
+    pub files: TempDir,
 }
 
 impl Recording {
@@ -119,6 +121,6 @@ impl Recording {
         let summary =
             std::fs::read(self.files.path().join("summary.json")).context("cannot read the summary")?;
         let summary = serde_json::from_slice(&summary).context("the summary is not JSON")?;
-        Ok(Recorded { window, records, summary, finished })
+        Ok(Recorded { window, records, summary, finished, files: self.files })
     }
 }

@@ -274,7 +274,8 @@ fn stand_ins(kernel: &KernelFacts, why: &str) -> Choice {
     for tracepoint in &kernel.tracepoints {
         hooks.push(Hook::Tracepoint { program: program(tracepoint), tracepoint });
     }
-    let mut lost = "the exact moment for pipes, unix peers that close, and writes (estimated or unknown)".to_owned();
+    let mut lost =
+        "the exact moment for pipes, unix peers that close, and writes (estimated or unknown)".to_owned();
     if !kernel.tracepoints.contains(&"sk_data_ready") {
         lost = format!("when data came to a socket; {lost}");
     }

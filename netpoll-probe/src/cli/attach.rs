@@ -8,7 +8,9 @@ use super::value;
 
 /// Arguments of `attach`.
 #[derive(Debug, Args)]
-#[command(after_help = "The target is not stopped, not changed, and needs no symbols. Ctrl-C ends the recording and prints the report.")]
+#[command(
+    after_help = "The target is not stopped, not changed, and needs no symbols. Ctrl-C ends the recording and prints the report."
+)]
 pub struct AttachArgs {
     /// The process to attach to
     #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]

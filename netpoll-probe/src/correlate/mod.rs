@@ -9,6 +9,7 @@
 pub mod classify;
 pub mod clocks;
 pub mod endpoint;
+mod labels;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -29,7 +30,7 @@ use crate::{
     },
 };
 
-use self::endpoint::Endpoints;
+use self::{endpoint::Endpoints, labels::Labels};
 
 /// How long a wait is held back for its spurious mark. The mark follows the wait's end by one system call, and the
 /// ring is in the order of time but for what CPUs do at the same moment.
@@ -55,6 +56,7 @@ pub struct Correlator {
     pid: u32,
     endpoints: Endpoints,
     stacks: HashMap<u64, Arc<[u64]>>,
+    labels: HashMap<u64, Labels>,
     held: VecDeque<Correlated>,
     /// Number of the first wait in `held`.
     first: u64,
@@ -73,6 +75,7 @@ impl Correlator {
             pid,
             endpoints: Endpoints::default(),
             stacks: HashMap::new(),
+            labels: HashMap::new(),
             held: VecDeque::new(),
             first: 0,
             last: HashMap::new(),
@@ -97,6 +100,9 @@ impl Correlator {
                 self.stacks.insert(record.hash, pcs.into());
             }
             Event::UnixName(record) => self.endpoints.name(&record),
+            Event::Labels(record) => {
+                self.labels.insert(record.hash, labels::of(&record));
+            }
             Event::Spurious(record) => self.spurious(&record),
         }
     }
@@ -181,7 +187,7 @@ impl Correlator {
             role: role_of(mode, record.socket_state),
             endpoint,
             stack: None,
-            labels: Arc::default(),
+            labels: self.labels.get(&record.labels_hash).cloned().unwrap_or_default(),
         };
         self.quality.clamped += u64::from(judged.clamped);
         self.count(&wait, record.file.known == 1);

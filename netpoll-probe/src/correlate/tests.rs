@@ -44,6 +44,7 @@ fn record(goid: u64, start_ns: u64, end_ns: u64) -> WaitRecord {
         end_ns,
         sent_ns: 0,
         stack_hash: 5,
+        labels_hash: 0,
         file: file(),
         fd: 9,
         tid: 4,
@@ -102,7 +103,8 @@ fn ready_at_the_start_is_all_queue() {
 
 #[test]
 fn no_poll_seen_is_before_the_park_only_when_it_ended_at_once() {
-    let unseen = |end_ns| WaitRecord { poll_ns: 0, kernel_ready_ns: 0, last_poll_ns: 0, ..record(7, 100, end_ns) };
+    let unseen =
+        |end_ns| WaitRecord { poll_ns: 0, kernel_ready_ns: 0, last_poll_ns: 0, ..record(7, 100, end_ns) };
     let at_once = one(unseen(100 + 5_000));
     assert_eq!(at_once.clocks.kernel_ready_source, KernelReadySource::BeforePark);
     assert_eq!(at_once.phases().unknown_ns, 5_000);
@@ -149,7 +151,9 @@ fn a_spurious_mark_finds_the_last_wait_of_its_goroutine() {
     correlator.push(Event::Wait(record(7, 300, 400)));
     correlator.push(Event::Wait(record(8, 300, 400)));
     let header = Header { kind: kind::SPURIOUS, bytes: 0 };
-    let mark = |goid| Event::Spurious(SpuriousRecord { header, pd: 0x1000, goid, again_ns: 410, mode: u64::from(b'r') });
+    let mark = |goid| {
+        Event::Spurious(SpuriousRecord { header, pd: 0x1000, goid, again_ns: 410, mode: u64::from(b'r') })
+    };
     correlator.push(mark(7));
     correlator.push(mark(99));
     let marked: Vec<_> = correlator.take_all().map(|c| (c.wait.goid, c.wait.spurious)).collect();

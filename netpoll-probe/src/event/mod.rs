@@ -1,7 +1,9 @@
 //! Bytes of the ring → typed records. Pure, so a recorded stream of bytes replays.
 #![forbid(unsafe_code)]
 
-use netpoll_probe_common::record::{Header, SpuriousRecord, StackRecord, UnixNameRecord, WaitRecord, kind};
+use netpoll_probe_common::record::{
+    Header, LabelsRecord, SpuriousRecord, StackRecord, UnixNameRecord, WaitRecord, kind,
+};
 use thiserror::Error;
 use zerocopy::FromBytes;
 
@@ -14,6 +16,8 @@ pub enum Event {
     Stack(Box<StackRecord>),
     /// The names of a unix socket.
     UnixName(Box<UnixNameRecord>),
+    /// The pprof labels that waits will name.
+    Labels(Box<LabelsRecord>),
     /// The last wait of a goroutine was spurious.
     Spurious(SpuriousRecord),
 }
@@ -48,6 +52,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         kind::WAIT => read(bytes).map(Event::Wait).ok_or_else(wrong_size),
         kind::STACK => read(bytes).map(|record| Event::Stack(Box::new(record))).ok_or_else(wrong_size),
         kind::UNIX_NAME => read(bytes).map(|record| Event::UnixName(Box::new(record))).ok_or_else(wrong_size),
+        kind::LABELS => read(bytes).map(|record| Event::Labels(Box::new(record))).ok_or_else(wrong_size),
         kind::SPURIOUS => read(bytes).map(Event::Spurious).ok_or_else(wrong_size),
         kind => Err(DecodeError::Kind { kind }),
     }

@@ -1,0 +1,223 @@
+//! Walks a parked goroutine's stack with the frame sizes of pclntab, as the runtime's own traceback does
+//! (`runtime/traceback.go`, `unwinder.resolveInternal` and `next`).
+#![forbid(unsafe_code)]
+
+use crate::target::memory::u64_at;
+
+/// Walks end here; more frames than any report shows.
+pub const MAX_FRAMES: usize = 1024;
+
+/// What is known of the frame that a pc stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameLayout {
+    /// The function's first instruction, as the linker gave it.
+    pub function: u64,
+    /// From the stack pointer at this pc to the return address (pclntab's pcsp).
+    pub size_bytes: u32,
+    /// The outermost function of a stack (`abi.FuncFlagTopFrame`): `goexit`, `mcall`, ….
+    pub is_top: bool,
+    /// It writes the stack pointer in ways that pclntab does not describe (`abi.FuncFlagSPWrite`); not set for
+    /// `runtime.cgocallback`, whose flag the runtime ignores as well.
+    pub writes_sp: bool,
+    /// It was entered by a signal: the pc of its caller is the interrupted instruction, not a return address (`sigpanic`,
+    /// `asyncPreempt`, `debugCallV2`).
+    pub is_trap: bool,
+}
+
+/// Frame sizes of a binary.
+pub trait FrameTable {
+    /// The frame at a pc, as the linker gave it; `None` when no Go function is there.
+    fn frame(&self, pc: u64) -> Option<FrameLayout>;
+}
+
+/// One frame of a goroutine's stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Frame {
+    /// A run-time address.
+    pub pc: u64,
+    /// `pc` is the instruction itself; otherwise it is a return address, and the call stands before it.
+    pub is_exact: bool,
+}
+
+impl Frame {
+    /// The address to look up function, line and inlined frames at.
+    #[must_use]
+    pub fn lookup_pc(self) -> u64 {
+        if self.is_exact { self.pc } else { self.pc.saturating_sub(1) }
+    }
+}
+
+/// How a walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WalkEnd {
+    /// At the goroutine's first function.
+    Complete,
+    /// At [`MAX_FRAMES`], or at the end of the part of the stack that was read.
+    Truncated,
+    /// At a pc that is in no Go function, or a frame that cannot be walked through.
+    Broken,
+}
+
+/// A goroutine's stack, leaf first, inlined frames not yet expanded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GoStack {
+    /// The frames, leaf first.
+    pub frames: Vec<Frame>,
+    /// How the walk ended.
+    pub end: WalkEnd,
+}
+
+/// A stack as it lies in memory, from the saved stack pointer on.
+#[derive(Clone, Copy, Debug)]
+pub struct StackBytes<'a> {
+    /// The saved stack pointer, the address of `bytes`.
+    pub sp: u64,
+    /// What was read, upwards from there.
+    pub bytes: &'a [u8],
+    /// `bytes` reach to the end of the stack.
+    pub is_whole: bool,
+}
+
+impl StackBytes<'_> {
+    /// The word at an address.
+    #[must_use]
+    pub fn word(&self, address: u64) -> Option<u64> {
+        u64_at(self.bytes, usize::try_from(address.checked_sub(self.sp)?).ok()?)
+    }
+}
+
+/// A walked stack, and the argument of the function that was looked for.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    /// The stack.
+    pub stack: GoStack,
+    /// The frame of that function (its index), and the word at its CFA: its first argument's home.
+    pub found: Option<(usize, u64)>,
+}
+
+/// Walks from `pc` (a run-time address) and the stack pointer of `stack`. `look_for` is the first instruction of a function, as the
+/// linker gave it, whose first argument is wanted.
+#[must_use]
+pub fn walk(frames: &impl FrameTable, load_bias: u64, pc: u64, stack: StackBytes<'_>, look_for: u64) -> Walk {
+    let mut walked = Vec::new();
+    let mut found = None;
+    let (mut pc, mut sp) = (pc, stack.sp);
+    let mut below_trap = false;
+    let end = loop {
+        if walked.len() == MAX_FRAMES {
+            break WalkEnd::Truncated;
+        }
+        let Some(linked_pc) = pc.checked_sub(load_bias) else { break WalkEnd::Broken };
+        let Some(layout) = frames.frame(linked_pc) else { break WalkEnd::Broken };
+        walked.push(Frame { pc, is_exact: below_trap || linked_pc == layout.function });
+        if layout.is_top {
+            break WalkEnd::Complete;
+        }
+        if layout.writes_sp && walked.len() > 1 {
+            break WalkEnd::Broken;
+        }
+        let return_address = sp.checked_add(u64::from(layout.size_bytes));
+        let Some((return_address, cfa)) = return_address.and_then(|at| Some((at, at.checked_add(8)?))) else {
+            break WalkEnd::Broken;
+        };
+        if found.is_none() && layout.function == look_for {
+            found = stack.word(cfa).map(|argument| (walked.len() - 1, argument));
+        }
+        let Some(caller) = stack.word(return_address) else {
+            break if stack.is_whole { WalkEnd::Broken } else { WalkEnd::Truncated };
+        };
+        below_trap = layout.is_trap;
+        (pc, sp) = (caller, cfa);
+    };
+    Walk { stack: GoStack { frames: walked, end }, found }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BIAS: u64 = 0x5000_0000;
+    const SP: u64 = 0xc000_1000;
+
+    /// Functions of 0x100 bytes: the n-th begins at n * 0x100. Its frame is 8 * n bytes; 1 is the outermost, 2 a
+    /// trap, 3 writes the stack pointer.
+    struct Functions;
+
+    impl FrameTable for Functions {
+        fn frame(&self, pc: u64) -> Option<FrameLayout> {
+            let function = pc / 0x100;
+            (1..16).contains(&function).then(|| FrameLayout {
+                function: function * 0x100,
+                size_bytes: u32::try_from(function).unwrap() * 8,
+                is_top: function == 1,
+                is_trap: function == 2,
+                writes_sp: function == 3,
+            })
+        }
+    }
+
+    /// The stack of calls of these pcs, leaf first, after the leaf's own pc; each frame's words are 0xf0 + its function.
+    fn stack_of(pcs: &[u64]) -> Vec<u8> {
+        let mut words = Vec::new();
+        for (callee, caller) in pcs.iter().zip(&pcs[1..]) {
+            words
+                .extend(std::iter::repeat_n(0xf0 + callee / 0x100, usize::try_from(callee / 0x100).unwrap()));
+            words.push(caller + BIAS);
+        }
+        words.push(0xabcd);
+        words.iter().flat_map(|word: &u64| word.to_le_bytes()).collect()
+    }
+
+    fn walk_of(pcs: &[u64], bytes: &[u8], look_for: u64) -> Walk {
+        walk(&Functions, BIAS, pcs[0] + BIAS, StackBytes { sp: SP, bytes, is_whole: true }, look_for)
+    }
+
+    #[test]
+    fn walks_to_the_outermost_function() {
+        let pcs = [0x510, 0x620, 0x400, 0x777, 0x101];
+        let walk = walk_of(&pcs, &stack_of(&pcs), 0x600);
+        assert_eq!(walk.stack.end, WalkEnd::Complete);
+        let frames: Vec<(u64, bool)> =
+            walk.stack.frames.iter().map(|frame| (frame.pc - BIAS, frame.is_exact)).collect();
+        // 0x400 is a function's first instruction: there is no call before it in the same function.
+        assert_eq!(frames, [(0x510, false), (0x620, false), (0x400, true), (0x777, false), (0x101, false)]);
+        // Above the return address of the second frame lies the first word of the third.
+        assert_eq!(walk.found, Some((1, 0xf4)));
+        assert_eq!(walk.stack.frames[0].lookup_pc(), BIAS + 0x50f);
+    }
+
+    #[test]
+    fn takes_the_pc_below_a_trap_as_it_is() {
+        let pcs = [0x510, 0x220, 0x610, 0x720, 0x101];
+        let walk = walk_of(&pcs, &stack_of(&pcs), 0);
+        let exact: Vec<bool> = walk.stack.frames.iter().map(|frame| frame.is_exact).collect();
+        assert_eq!(exact, [false, false, true, false, false]);
+    }
+
+    #[test]
+    fn says_how_it_ended() {
+        let end = |pcs: &[u64], cut: usize, is_whole| {
+            let bytes = stack_of(pcs);
+            let stack = StackBytes { sp: SP, bytes: &bytes[..bytes.len() - cut], is_whole };
+            walk(&Functions, BIAS, pcs[0] + BIAS, stack, 0).stack.end
+        };
+        assert_eq!(end(&[0x510, 0x9900], 0, true), WalkEnd::Broken);
+        assert_eq!(end(&[0x510, 0x101], 16, true), WalkEnd::Broken);
+        assert_eq!(end(&[0x510, 0x101], 16, false), WalkEnd::Truncated);
+        // A function that writes the stack pointer can be walked only as the leaf.
+        assert_eq!(end(&[0x310, 0x520, 0x101], 0, true), WalkEnd::Complete);
+        assert_eq!(end(&[0x510, 0x320, 0x101], 0, true), WalkEnd::Broken);
+        let deep = vec![0x410; MAX_FRAMES + 1];
+        assert_eq!(end(&deep, 0, true), WalkEnd::Truncated);
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes: Vec<u8>, sp: u64, pc: u64, load_bias: u64, is_whole: bool) {
+            let walked = walk(&Functions, load_bias, pc, StackBytes { sp, bytes: &bytes, is_whole }, 0x500);
+            prop_assert!(walked.stack.frames.len() <= MAX_FRAMES);
+        }
+    }
+}

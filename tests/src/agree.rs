@@ -1,0 +1,167 @@
+//! Two recordings of one target at the same time, with different hooks: they must tell the same story.
+
+use std::collections::HashMap;
+
+use crate::{
+    check::{Spread, Tally, Verdict},
+    compare::span,
+    record::{Outcome, Record},
+};
+
+/// What is demanded.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Share of each side's waits that the other must have, and share that must agree on the outcome.
+    pub same: f64,
+    /// How far the two starts and the two ends may be apart, at the median, ns: `runtime_pollWait` calls
+    /// `netpollblock` a few instructions later, and each side's probe comes before or after the other's.
+    pub apart_p50_ns: i64,
+    /// The same at p99, ns: a thread may lose its CPU between the two probes.
+    pub apart_p99_ns: i64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { same: 0.999, apart_p50_ns: 25_000, apart_p99_ns: 1_000_000 }
+    }
+}
+
+/// Compares the waits that began and ended in `from_ns..to_ns`, the time in which both recorded.
+#[must_use]
+pub fn compare(first: &[Record], second: &[Record], from_ns: u64, to_ns: u64, bounds: &Bounds) -> Verdict {
+    let mut verdict = Verdict::default();
+    let inside = |record: &&Record| {
+        record.start_ns >= from_ns
+            && record.end_ns <= to_ns
+            && record.outcome != Outcome::Open
+            && !record.started_before
+    };
+    let first_inside: Vec<&Record> = first.iter().filter(inside).collect();
+    let second_inside: Vec<&Record> = second.iter().filter(inside).collect();
+    let (of_first, of_second) = (by_goroutine(first), by_goroutine(second));
+
+    let (mut outcome, mut facts) = (Tally::default(), Tally::default());
+    let (mut starts, mut ends, mut polls) = (Spread::default(), Spread::default(), Spread::default());
+    let mut have = |mine: &[&Record], theirs: &HashMap<u64, Vec<&Record>>, details: bool| {
+        let mut tally = Tally::default();
+        for record in mine {
+            let twin = twin(record, theirs);
+            tally.case(twin.is_some(), || {
+                format!(
+                    "goroutine {} fd {} {:?} at {} for {} ns",
+                    record.goid,
+                    record.fd,
+                    record.outcome,
+                    record.start_ns,
+                    record.duration_ns()
+                )
+            });
+            let Some(twin) = twin.filter(|_| details) else { continue };
+            outcome.case(record.outcome == twin.outcome, || {
+                format!("goroutine {}: {:?} and {:?}", record.goid, record.outcome, twin.outcome)
+            });
+            let same = (record.fd, record.mode, &record.kind, &record.role, &record.local, &record.remote)
+                == (twin.fd, twin.mode, &twin.kind, &twin.role, &twin.local, &twin.remote);
+            facts.case(same, || format!("{record:?}\n       {twin:?}"));
+            starts.add(span(record.start_ns, twin.start_ns).abs());
+            ends.add(span(record.end_ns, twin.end_ns).abs());
+            if let (Some(poll_ns), Some(twin_ns)) = (record.poll_ns, twin.poll_ns) {
+                polls.add(span(poll_ns, twin_ns).abs());
+            }
+        }
+        tally
+    };
+    let first_found = have(&first_inside, &of_second, true);
+    let second_found = have(&second_inside, &of_first, false);
+    verdict.add_share("the second has the first's waits", bounds.same, &first_found);
+    verdict.add_share("the first has the second's waits", bounds.same, &second_found);
+    verdict.add_share("same outcome", bounds.same, &outcome);
+    verdict.add_share("same facts", bounds.same, &facts);
+    for (name, spread) in [("same start", &starts), ("same end", &ends), ("same poll", &polls)] {
+        verdict.add(
+            name,
+            !spread.is_empty()
+                && spread.quantile_ns(500) <= bounds.apart_p50_ns
+                && spread.quantile_ns(990) <= bounds.apart_p99_ns,
+            format!(
+                "{spread} (p50 ≤ {} µs, p99 ≤ {} µs)",
+                bounds.apart_p50_ns / 1000,
+                bounds.apart_p99_ns / 1000
+            ),
+        );
+    }
+    verdict
+}
+
+fn by_goroutine(records: &[Record]) -> HashMap<u64, Vec<&Record>> {
+    let mut map: HashMap<u64, Vec<&Record>> = HashMap::new();
+    for record in records {
+        map.entry(record.goid).or_default().push(record);
+    }
+    for records in map.values_mut() {
+        records.sort_by_key(|record| record.start_ns);
+    }
+    map
+}
+
+/// The record of the same goroutine that shares the most time with this one.
+fn twin<'a>(record: &Record, others: &HashMap<u64, Vec<&'a Record>>) -> Option<&'a Record> {
+    let candidates = others.get(&record.goid)?;
+    let common = |other: &&Record| span(record.start_ns.max(other.start_ns), record.end_ns.min(other.end_ns));
+    let next = candidates.partition_point(|other| other.end_ns < record.start_ns);
+    // A wait that did not park takes about a microsecond, and then the two may just miss each other.
+    const NEAR_NS: i64 = 20_000;
+    candidates
+        .get(next.saturating_sub(1)..)?
+        .iter()
+        .take(4)
+        .copied()
+        .max_by_key(common)
+        .filter(|other| common(other) >= -NEAR_NS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(goid: u64, start_ns: u64, end_ns: u64) -> Record {
+        serde_json::from_value(serde_json::json!({
+            "pid": 1, "goid": goid, "tid": 2, "fd": 5, "mode": "read", "outcome": "ready", "spurious": false,
+            "started_before": false, "start_ns": start_ns, "kernel_ready_ns": null, "kernel_ready_source": "none",
+            "poll_ns": end_ns - 100, "end_ns": end_ns, "peer_ns": null, "pickup_ns": null, "queue_ns": 100, "unknown_ns": 0,
+            "poller": "blocking", "idle": false, "kind": "tcp", "role": "read", "local": null, "remote": null,
+            "stack": [], "labels": {},
+        }))
+        .unwrap()
+    }
+
+    fn recording() -> Vec<Record> {
+        (0..100).map(|i| record(i % 5, i * 1_000_000, i * 1_000_000 + 500_000)).collect()
+    }
+
+    fn failed(change: impl FnOnce(&mut Vec<Record>)) -> Vec<&'static str> {
+        let first = recording();
+        let mut second = recording();
+        change(&mut second);
+        compare(&first, &second, 0, u64::MAX, &Bounds::default()).failed()
+    }
+
+    #[test]
+    fn equal_recordings_agree() {
+        assert!(failed(|_| {}).is_empty());
+        assert!(failed(|second| second.iter_mut().for_each(|r| r.start_ns += 5_000)).is_empty());
+    }
+
+    #[test]
+    fn differences_are_seen() {
+        assert_eq!(failed(|second| drop(second.remove(50))), ["the second has the first's waits"]);
+        assert_eq!(
+            failed(|second| second.push(record(1, 600_000_000, 600_500_000))),
+            ["the first has the second's waits"]
+        );
+        assert_eq!(failed(|second| second[3].outcome = Outcome::Timeout), ["same outcome"]);
+        assert_eq!(failed(|second| second[3].fd = 6), ["same facts"]);
+        assert_eq!(failed(|second| second.iter_mut().for_each(|r| r.start_ns += 50_000)), ["same start"]);
+        assert!(!compare(&[], &[], 0, u64::MAX, &Bounds::default()).good());
+    }
+}

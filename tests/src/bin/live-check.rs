@@ -1,0 +1,84 @@
+//! `live-check PROBE TRUTH`: the live comparison as one program, for machines that have nothing else.
+//!
+//! Prints a line for each check. Exit code 0: everything holds; 1: something does not, or could not be run.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it prints is its result")]
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use netpoll_probe_tests::{
+    agree, compare,
+    live::{self, Options},
+    probe,
+};
+
+/// Holds the probe's records against a program that knows its own waits
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The netpoll-probe executable
+    probe: PathBuf,
+    /// The truth program, built from fixtures/go/truth
+    truth: PathBuf,
+    /// Which hooks to record with; "both" records with pollwait and runtime at once and compares the two
+    #[arg(long, default_value = "pollwait")]
+    hooks: String,
+    /// Length of the load
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Calls per second relative to the truth program's default
+    #[arg(long, default_value_t = 1.0)]
+    intensity: f64,
+    /// Goroutines that wait long and seldom
+    #[arg(long, default_value_t = 200)]
+    many: u32,
+    /// How much longer everything may take than on a usual machine
+    #[arg(long, default_value_t = 1)]
+    patience: u32,
+    /// Bound of the error of durations at the median, µs
+    #[arg(long, default_value_t = compare::Bounds::default().error_p50_ns / 1000)]
+    error_p50_us: i64,
+    /// Bound of the error of durations at p99, µs
+    #[arg(long, default_value_t = compare::Bounds::default().error_p99_ns / 1000)]
+    error_p99_us: i64,
+    /// Bound of the kernel-ready clock after the peer's, at the median, µs
+    #[arg(long, default_value_t = compare::Bounds::default().kernel_ready_p50_ns / 1000)]
+    kernel_ready_p50_us: i64,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(verdict) => {
+            print!("{verdict}");
+            if verdict.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("live-check: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<netpoll_probe_tests::check::Verdict> {
+    probe::require_root()?;
+    let mut options = Options::new(arguments.probe.clone(), arguments.truth.clone());
+    options.seconds = arguments.seconds;
+    options.intensity = arguments.intensity;
+    options.many = arguments.many;
+    options.patience = arguments.patience;
+    options.bounds.error_p50_ns = arguments.error_p50_us * 1000;
+    options.bounds.error_p99_ns = arguments.error_p99_us * 1000;
+    options.bounds.kernel_ready_p50_ns = arguments.kernel_ready_p50_us * 1000;
+    if arguments.hooks == "both" {
+        let bounds = agree::Bounds {
+            apart_p50_ns: options.bounds.error_p50_ns,
+            apart_p99_ns: options.bounds.error_p99_ns,
+            ..agree::Bounds::default()
+        };
+        live::agree_run(&options, &bounds)
+    } else {
+        options.hooks.clone_from(&arguments.hooks);
+        live::truth_run(&options)
+    }
+}

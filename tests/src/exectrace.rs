@@ -1,0 +1,223 @@
+//! The probe's records against Go's own execution trace of the same time.
+//!
+//! The tracer sits in the runtime: it stamps the park itself, the moment the goroutine becomes runnable, and the moment
+//! it runs. A record must contain that interval with nothing but the way from probe to tracer on both sides.
+
+use std::{collections::HashMap, path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::{
+    check::{Spread, Tally, Verdict},
+    compare::span,
+    record::{Outcome, Record},
+};
+
+/// A wait as the tracer saw it, CLOCK_MONOTONIC ns.
+#[derive(Clone, Debug, Deserialize)]
+pub struct TracedWait {
+    /// The goroutine.
+    pub goid: u64,
+    /// It blocked.
+    pub block_ns: u64,
+    /// It became runnable.
+    pub unblock_ns: u64,
+    /// It ran again.
+    pub run_ns: u64,
+}
+
+/// What is demanded.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Share of waits that both must have.
+    pub same: f64,
+    /// How much longer a record may be than the tracer's interval, at the median and at p99, ns.
+    pub duration_p50_ns: i64,
+    /// See `duration_p50_ns`.
+    pub duration_p99_ns: i64,
+    /// How far the two run-queue delays may be apart, at the median and at p99, ns. The record's begins at the exit of
+    /// `epoll_pwait`; the tracer's when the runtime has gone through the events and marks this goroutine runnable.
+    pub queue_p50_ns: i64,
+    /// See `queue_p50_ns`.
+    pub queue_p99_ns: i64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            same: 0.999,
+            duration_p50_ns: 25_000,
+            duration_p99_ns: 1_000_000,
+            queue_p50_ns: 25_000,
+            queue_p99_ns: 1_000_000,
+        }
+    }
+}
+
+/// Reads a trace with the Go tool `exectrace`.
+pub fn read(tool: &Path, trace: &Path) -> Result<Vec<TracedWait>> {
+    let output =
+        Command::new(tool).arg(trace).output().with_context(|| format!("cannot run {}", tool.display()))?;
+    ensure!(output.status.success(), "exectrace failed: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout)?
+        .lines()
+        .map(|line| serde_json::from_str(line).with_context(|| format!("traced wait {line}")))
+        .collect()
+}
+
+/// Compares what lies in `from_ns..to_ns`, the time in which both recorded.
+#[must_use]
+pub fn compare(
+    waits: &[TracedWait],
+    records: &[Record],
+    from_ns: u64,
+    to_ns: u64,
+    bounds: &Bounds,
+) -> Verdict {
+    /// The tracer's clock has steps of 64 ns; and a probe's clock is read a little before or after the instruction.
+    const NEAR_NS: u64 = 1_000;
+    /// A goroutine that finds the fd ready in the middle of parking is not traced as a wait, or is as a very short one.
+    const HARDLY_PARKED_NS: u64 = 100_000;
+
+    let mut of_goroutine: HashMap<u64, Vec<&TracedWait>> = HashMap::new();
+    for wait in waits {
+        of_goroutine.entry(wait.goid).or_default().push(wait);
+    }
+    for waits in of_goroutine.values_mut() {
+        waits.sort_by_key(|wait| wait.block_ns);
+    }
+    let mut taken = 0;
+    let (mut has_trace, mut duration, mut queue) = (Tally::default(), Spread::default(), Spread::default());
+    for record in records {
+        let ended = record.outcome != Outcome::Open && !record.started_before;
+        if !ended || record.start_ns < from_ns || record.end_ns > to_ns {
+            continue;
+        }
+        let traced = of_goroutine.get(&record.goid).and_then(|waits| {
+            let next = waits.partition_point(|wait| wait.block_ns + NEAR_NS < record.start_ns);
+            waits.get(next).filter(|wait| wait.run_ns <= record.end_ns + NEAR_NS)
+        });
+        if let Some(traced) = traced {
+            taken += 1;
+            duration.add(span(record.start_ns, traced.block_ns) + span(traced.run_ns, record.end_ns));
+            if let (Some(queue_ns), Outcome::Ready) =
+                (record.queue_ns.filter(|_| record.parked()), record.outcome)
+            {
+                queue.add(span(span_ns(traced), queue_ns).abs());
+            }
+        }
+        if traced.is_some() || (record.parked() && record.duration_ns() >= HARDLY_PARKED_NS) {
+            has_trace.case(traced.is_some(), || {
+                format!(
+                    "not traced: goroutine {} fd {} at {} for {} ns",
+                    record.goid,
+                    record.fd,
+                    record.start_ns,
+                    record.duration_ns()
+                )
+            });
+        }
+    }
+    let mut verdict = Verdict::default();
+    verdict.add_share("records are traced", bounds.same, &has_trace);
+    let inside: Vec<&TracedWait> =
+        waits.iter().filter(|wait| wait.block_ns >= from_ns && wait.run_ns <= to_ns).collect();
+    let mut is_recorded = Tally::default();
+    let mut sorted: Vec<&Record> = records.iter().collect();
+    sorted.sort_by_key(|record| (record.goid, record.start_ns));
+    for wait in &inside {
+        let after = sorted
+            .partition_point(|record| (record.goid, record.start_ns) <= (wait.goid, wait.block_ns + NEAR_NS));
+        let recorded = after
+            .checked_sub(1)
+            .and_then(|index| sorted.get(index))
+            .is_some_and(|record| record.goid == wait.goid && record.end_ns + NEAR_NS >= wait.run_ns);
+        is_recorded.case(recorded, || {
+            format!(
+                "not recorded: goroutine {} at {} for {} ns",
+                wait.goid,
+                wait.block_ns,
+                wait.run_ns - wait.block_ns
+            )
+        });
+    }
+    verdict.add_share("traced waits are recorded", bounds.same, &is_recorded);
+    verdict.add(
+        "same duration",
+        !duration.is_empty()
+            && duration.quantile_ns(500) <= bounds.duration_p50_ns
+            && duration.quantile_ns(990) <= bounds.duration_p99_ns,
+        format!(
+            "{duration} (p50 ≤ {} µs, p99 ≤ {} µs), {taken} pairs",
+            bounds.duration_p50_ns / 1000,
+            bounds.duration_p99_ns / 1000
+        ),
+    );
+    verdict.add(
+        "same run-queue delay",
+        !queue.is_empty()
+            && queue.quantile_ns(500) <= bounds.queue_p50_ns
+            && queue.quantile_ns(990) <= bounds.queue_p99_ns,
+        format!("{queue} (p50 ≤ {} µs, p99 ≤ {} µs)", bounds.queue_p50_ns / 1000, bounds.queue_p99_ns / 1000),
+    );
+    verdict
+}
+
+/// The tracer's run-queue delay.
+fn span_ns(wait: &TracedWait) -> u64 {
+    wait.run_ns.saturating_sub(wait.unblock_ns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(i: u64) -> (TracedWait, Record) {
+        let start_ns = i * 1_000_000;
+        let wait = TracedWait {
+            goid: i % 3,
+            block_ns: start_ns + 1_000,
+            unblock_ns: start_ns + 490_000,
+            run_ns: start_ns + 498_000,
+        };
+        let record = serde_json::json!({
+            "pid": 1, "goid": i % 3, "tid": 2, "fd": 5, "mode": "read", "outcome": "ready", "spurious": false,
+            "started_before": false, "start_ns": start_ns, "kernel_ready_ns": null, "kernel_ready_source": "none",
+            "poll_ns": start_ns + 489_000, "end_ns": start_ns + 500_000, "peer_ns": null, "pickup_ns": null, "queue_ns": 11_000,
+            "unknown_ns": 0, "poller": "blocking", "idle": false, "kind": "tcp", "role": "read", "local": null,
+            "remote": null, "stack": [], "labels": {},
+        });
+        (wait, serde_json::from_value(record).unwrap())
+    }
+
+    fn failed(change: impl FnOnce(&mut Vec<TracedWait>, &mut Vec<Record>)) -> Vec<&'static str> {
+        let (mut waits, mut records): (Vec<_>, Vec<_>) = (1..100).map(pair).unzip();
+        change(&mut waits, &mut records);
+        compare(&waits, &records, 0, u64::MAX, &Bounds::default()).failed()
+    }
+
+    #[test]
+    fn equal_ones_agree() {
+        assert!(failed(|_, _| {}).is_empty());
+    }
+
+    #[test]
+    fn differences_are_seen() {
+        assert_eq!(failed(|_, records| drop(records.remove(7))), ["traced waits are recorded"]);
+        assert_eq!(
+            failed(|waits, _| {
+                waits.remove(7);
+            }),
+            ["records are traced"]
+        );
+        assert_eq!(
+            failed(|_, records| records.iter_mut().for_each(|r| r.end_ns += 40_000)),
+            ["same duration"]
+        );
+        assert_eq!(
+            failed(|_, records| records.iter_mut().for_each(|r| r.queue_ns = Some(90_000))),
+            ["same run-queue delay"]
+        );
+    }
+}

@@ -1,0 +1,202 @@
+//! Runs of the probe on the program that knows its own waits, each ending in a verdict.
+//!
+//! Both `tests/live.rs` and the program `live-check` (for virtual machines that have nothing but busybox) call this.
+
+use std::{
+    path::PathBuf,
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::{
+    agree,
+    check::Verdict,
+    compare, exectrace,
+    probe::{Recorded, Recording},
+    process::{Follow, Process, monotonic_ns},
+    truth::{self, Call},
+};
+
+/// One run at a time: two loads on one machine would measure each other.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Waits for its turn, and holds it until dropped.
+pub fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The probe's executable.
+    pub probe: PathBuf,
+    /// The truth program's executable.
+    pub truth: PathBuf,
+    /// `--hooks`
+    pub hooks: String,
+    /// Length of the load.
+    pub seconds: f64,
+    /// Calls per second relative to the truth program's default.
+    pub intensity: f64,
+    /// Goroutines that wait long and seldom.
+    pub many: u32,
+    /// Goroutines that only burn CPU.
+    pub hogs: u32,
+    /// How much longer everything may take than on a usual machine.
+    pub patience: u32,
+    /// What is demanded against the truth.
+    pub bounds: compare::Bounds,
+}
+
+impl Options {
+    /// The defaults.
+    #[must_use]
+    pub fn new(probe: PathBuf, truth: PathBuf) -> Self {
+        Self {
+            probe,
+            truth,
+            hooks: "pollwait".to_owned(),
+            seconds: 5.0,
+            intensity: 1.0,
+            many: 200,
+            hogs: 0,
+            patience: 1,
+            bounds: compare::Bounds::default(),
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(30) * self.patience
+    }
+}
+
+/// The truth program, running.
+#[derive(Debug)]
+pub struct Truth {
+    process: Process,
+    files: TempDir,
+    timeout: Duration,
+}
+
+impl Truth {
+    /// Starts it. When this returns, the goroutines that wait from the beginning are parked, and the load is not yet.
+    pub fn start(options: &Options, traced: bool) -> Result<Self> {
+        let files = tempfile::tempdir().context("cannot make a folder")?;
+        let mut command = Command::new(&options.truth);
+        command.arg("-log").arg(files.path().join("truth.ndjson")).args([
+            "-seconds",
+            &options.seconds.to_string(),
+            "-intensity",
+            &options.intensity.to_string(),
+            "-many",
+            &options.many.to_string(),
+            "-hogs",
+            &options.hogs.to_string(),
+        ]);
+        if traced {
+            command.arg("-trace").arg(files.path().join("trace.out"));
+        }
+        let mut process = Process::spawn(&mut command, Follow::Stdout)?;
+        process.wait_for_line("READY", options.timeout())?;
+        let timeout = options.timeout() + Duration::from_secs_f64(options.seconds);
+        Ok(Self { process, files, timeout })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Runs the load, to its end. The goroutines that wait from the beginning wait on.
+    pub fn load(&mut self) -> Result<()> {
+        self.process.tell("go")?;
+        self.process.wait_for_line("DONE", self.timeout).map(drop)
+    }
+
+    /// Where its execution trace is.
+    #[must_use]
+    pub fn trace(&self) -> PathBuf {
+        self.files.path().join("trace.out")
+    }
+
+    /// Ends it. Gives its log, and the folder of its files.
+    pub fn end(mut self) -> Result<(Vec<Call>, TempDir)> {
+        self.process.tell("quit")?;
+        let finished = self.process.finish(self.timeout)?;
+        ensure!(finished.status.success(), "truth ended with {}:\n{}", finished.status, finished.stderr);
+        Ok((truth::read(&self.files.path().join("truth.ndjson"))?, self.files))
+    }
+}
+
+/// Records a whole load and holds the records against the truth.
+pub fn truth_run(options: &Options) -> Result<Verdict> {
+    let mut truth = Truth::start(options, false)?;
+    let recording = Recording::start(&options.probe, truth.id(), &options.hooks, options.timeout())?;
+    truth.load()?;
+    let recorded = recording.stop(options.timeout())?;
+    let (calls, files) = truth.end()?;
+    keep_for_inspection(&files, &[&recorded])?;
+    Ok(judge(&calls, &recorded, &options.bounds))
+}
+
+/// Records one load with both sets of hooks at the same time, and holds the one against the other.
+pub fn agree_run(options: &Options, bounds: &agree::Bounds) -> Result<Verdict> {
+    let mut truth = Truth::start(options, false)?;
+    let first = Recording::start(&options.probe, truth.id(), "pollwait", options.timeout())?;
+    let second = Recording::start(&options.probe, truth.id(), "runtime", options.timeout())?;
+    let from_ns = monotonic_ns();
+    truth.load()?;
+    let to_ns = monotonic_ns();
+    let first = first.stop(options.timeout())?;
+    let second = second.stop(options.timeout())?;
+    let (_calls, files) = truth.end()?;
+    keep_for_inspection(&files, &[&first, &second])?;
+    Ok(agree::compare(&first.records, &second.records, from_ns, to_ns, bounds))
+}
+
+/// Records one load and holds it against Go's execution trace of it. `tool` reads the trace.
+pub fn exectrace_run(
+    options: &Options,
+    tool: &std::path::Path,
+    bounds: &exectrace::Bounds,
+) -> Result<Verdict> {
+    let mut truth = Truth::start(options, true)?;
+    let recording = Recording::start(&options.probe, truth.id(), &options.hooks, options.timeout())?;
+    truth.load()?;
+    let recorded = recording.stop(options.timeout())?;
+    let trace = truth.trace();
+    let (_calls, files) = truth.end()?;
+    keep_for_inspection(&files, &[&recorded])?;
+    let waits = exectrace::read(tool, &trace)?;
+    // The trace ends a little before DONE; its own first and last events bound it.
+    let from_ns = waits.iter().map(|wait| wait.block_ns).min().context("no wait in the trace")?;
+    let to_ns = waits.iter().map(|wait| wait.run_ns).max().context("no wait in the trace")?;
+    Ok(exectrace::compare(&waits, &recorded.records, from_ns, to_ns, bounds))
+}
+
+fn judge(calls: &[Call], recorded: &Recorded, bounds: &compare::Bounds) -> Verdict {
+    let mut verdict = compare::compare(calls, &recorded.records, recorded.window, bounds);
+    compare::losses(&mut verdict, &recorded.summary, bounds);
+    verdict
+}
+
+/// With `NETPOLL_PROBE_KEEP=DIR` the files of the last run stay there, for looking into a failure.
+fn keep_for_inspection(truth: &TempDir, recorded: &[&Recorded]) -> Result<()> {
+    let Some(folder) = std::env::var_os("NETPOLL_PROBE_KEEP").map(PathBuf::from) else { return Ok(()) };
+    std::fs::create_dir_all(&folder)?;
+    for (index, from) in
+        std::iter::once(truth).chain(recorded.iter().map(|recorded| &recorded.files)).enumerate()
+    {
+        for entry in std::fs::read_dir(from.path())? {
+            let entry = entry?;
+            let name = format!("{index}-{}", entry.file_name().to_string_lossy());
+            std::fs::copy(entry.path(), folder.join(name))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! The probe on real Go programs, as root. One run at a time (`live::turn`).
+
+use netpoll_probe_tests::{
+    agree, exectrace,
+    fixture::GoProgram,
+    live::{self, Options},
+    probe,
+};
+
+/// The probe and the truth program, built; the turn to run.
+fn options(program: &GoProgram) -> anyhow::Result<Options> {
+    probe::require_root()?;
+    Ok(Options::new(probe::executable()?, program.build()?))
+}
+
+fn truth() -> GoProgram {
+    GoProgram::new("truth")
+}
+
+#[expect(clippy::print_stdout, reason = "the numbers, for --nocapture")]
+fn holds(verdict: &netpoll_probe_tests::check::Verdict) {
+    println!("{verdict}");
+    assert!(verdict.good(), "does not hold: {:?}\n{verdict}", verdict.failed());
+}
+
+/// Every kind of wait, wait by wait, against the program's own log.
+#[test]
+fn records_against_the_truth() {
+    let _turn = live::turn();
+    holds(&live::truth_run(&options(&truth()).unwrap()).unwrap());
+}
+
+/// The same for an executable without symbols and DWARF, where everything comes from pclntab and tables.
+#[test]
+fn records_against_the_truth_stripped() {
+    let _turn = live::turn();
+    let mut program = truth();
+    program.arguments = vec!["-ldflags=-s -w".to_owned()];
+    holds(&live::truth_run(&options(&program).unwrap()).unwrap());
+}
+
+/// The same where nobody has time to poll: the clocks must hold when readiness and running lie far apart.
+#[test]
+fn records_against_the_truth_of_a_starved_program() {
+    let _turn = live::turn();
+    let mut options = options(&truth()).unwrap();
+    options.hogs = 2;
+    options.intensity = 0.3;
+    options.many = 50;
+    // Each clock is now read by a thread that competes for its CPU.
+    options.bounds.error_p50_ns = 1_000_000;
+    options.bounds.error_p99_ns = 50_000_000;
+    options.bounds.kernel_ready_p50_ns = 5_000_000;
+    holds(&live::truth_run(&options).unwrap());
+}
+
+/// The other set of hooks, against the truth too.
+#[test]
+fn records_of_the_runtime_hooks_against_the_truth() {
+    let _turn = live::turn();
+    let mut options = options(&truth()).unwrap();
+    options.hooks = "runtime".to_owned();
+    holds(&live::truth_run(&options).unwrap());
+}
+
+/// Go's own tracer and the probe, on the same waits.
+#[test]
+fn records_against_the_execution_trace() {
+    let _turn = live::turn();
+    let tool = GoProgram::new("exectrace").build().unwrap();
+    let options = options(&truth()).unwrap();
+    holds(&live::exectrace_run(&options, &tool, &exectrace::Bounds::default()).unwrap());
+}
+
+/// Both sets of hooks at the same time.
+#[test]
+fn both_sets_of_hooks_agree() {
+    let _turn = live::turn();
+    holds(&live::agree_run(&options(&truth()).unwrap(), &agree::Bounds::default()).unwrap());
+}
