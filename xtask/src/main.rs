@@ -16,6 +16,7 @@ mod golang;
 mod layers;
 mod probe;
 mod process;
+mod test;
 mod vm;
 mod workspace;
 
@@ -38,6 +39,7 @@ enum Command {
     #[command(subcommand)]
     Ebpf(ebpf::Ebpf),
     Layers(layers::Layers),
+    Test(test::Test),
     Vm(vm::Vm),
 }
 
@@ -56,6 +58,7 @@ fn run(command: Command) -> Result<()> {
         Command::Bench(command) => command.run(),
         Command::Ebpf(command) => command.run(),
         Command::Layers(command) => command.run(),
+        Command::Test(command) => command.run(),
         Command::Vm(command) => command.run(),
     }
 }
