@@ -1,0 +1,82 @@
+//! The demo's service under its load, recorded as a newcomer would: what he is told must be true of it.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context, Result};
+use netpoll_probe_tests::{
+    fixture::GoProgram,
+    live,
+    probe::{self, Recording},
+    process::{Follow, Process},
+    record::{Outcome, Record},
+};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `READY name pid=N addr=A`
+fn ready(demo: &mut Process, name: &str) -> Result<(u32, String)> {
+    let line = demo.wait_for_line(&format!("READY {name} "), TIMEOUT)?;
+    let value = |key: &str| line.split(' ').find_map(|word| word.strip_prefix(key)).context("no value");
+    Ok((value("pid=")?.parse()?, value("addr=")?.to_owned()))
+}
+
+fn under<'a>(records: &'a [Record], function: &str) -> Vec<&'a Record> {
+    records.iter().filter(|record| record.stack.iter().any(|frame| frame.func == function)).collect()
+}
+
+#[test]
+fn the_demo_is_told_right() {
+    let _turn = live::turn();
+    probe::require_root().unwrap();
+    let program = GoProgram::new("demo").build().unwrap();
+    let mut demo = Process::spawn(
+        Command::new(program).args(["demo", "-duration", "60s", "-rate", "150"]),
+        Follow::Stdout,
+    )
+    .unwrap();
+    let (_, database) = ready(&mut demo, "database").unwrap();
+    let (_, upstream) = ready(&mut demo, "upstream").unwrap();
+    let (pid, service) = ready(&mut demo, "serve").unwrap();
+    let recording = Recording::start(&probe::executable().unwrap(), pid, "auto", TIMEOUT).unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    let recorded = recording.stop(TIMEOUT).unwrap();
+    let records = &recorded.records;
+
+    // The handlers wait for the database, milliseconds each.
+    let queries = under(records, "shop/dbclient.(*Conn).Query");
+    assert!(queries.len() > 300, "{} queries", queries.len());
+    assert!(queries.iter().all(|record| record.remote.as_ref() == Some(&database)), "{:?}", queries.first());
+    assert!(queries.iter().all(|record| !record.idle));
+    let ended: Vec<_> = queries.iter().filter(|record| record.outcome == Outcome::Ready).collect();
+    let slow = ended.iter().filter(|record| record.duration_ns() > 1_500_000).count();
+    assert!(slow * 10 > ended.len() * 9, "{slow} of {} over 1.5 ms", ended.len());
+    assert!(!under(records, "shop/handlers.(*Checkout).ServeHTTP").is_empty());
+    assert!(!under(records, "shop/orders.(*Store).ByID").is_empty());
+
+    // The client of the upstream reads in goroutines of its own.
+    let rates = under(records, "net/http.(*persistConn).readLoop");
+    assert!(rates.iter().any(|record| record.remote.as_ref() == Some(&upstream)));
+
+    // The background worker waits on a unix socket.
+    let audit = under(records, "shop/audit.(*Worker).deliver");
+    assert!(audit.len() > 100 && audit.iter().all(|record| record.kind == "unix"), "{} acks", audit.len());
+
+    // Waiting for the next request is idle, and so is the accept loop.
+    let keep_alive = records.iter().filter(|record| {
+        record.local.as_ref() == Some(&service)
+            && record.role == "read"
+            && !under(std::slice::from_ref(record), "net/http.(*conn).readRequest").is_empty()
+    });
+    let (idle, busy): (Vec<_>, Vec<_>) = keep_alive.partition(|record| record.idle);
+    assert!(
+        idle.len() > 16 && busy.is_empty(),
+        "{} idle, {} busy {:?}",
+        idle.len(),
+        busy.len(),
+        busy.first()
+    );
+    assert!(records.iter().any(|record| record.role == "accept" && record.idle));
+
+    // What a newcomer reads names the database.
+    assert!(recorded.finished.stdout.contains(&database), "{}", recorded.finished.stdout);
+}
