@@ -11,7 +11,9 @@
 
 mod bench;
 mod debian;
+mod demo;
 mod ebpf;
+mod go_layout;
 mod golang;
 mod layers;
 mod probe;
@@ -36,8 +38,14 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Bench),
+    Demo(demo::Demo),
     #[command(subcommand)]
     Ebpf(ebpf::Ebpf),
+    /// Write the table of Go's struct offsets, netpoll-probe/src/goruntime/layout_table.rs.
+    ///
+    /// Builds a small program with every minor version of Go from 1.18 on and reads the offsets from its DWARF. Downloads
+    /// some 35 toolchains of 70 MB, one at a time.
+    GoLayout,
     Layers(layers::Layers),
     Test(test::Test),
     Vm(vm::Vm),
@@ -56,7 +64,9 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Bench(command) => command.run(),
+        Command::Demo(command) => command.run(),
         Command::Ebpf(command) => command.run(),
+        Command::GoLayout => go_layout::run(),
         Command::Layers(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Vm(command) => command.run(),

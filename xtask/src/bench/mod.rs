@@ -74,9 +74,10 @@ impl Bench {
     pub(crate) fn run(&self) -> Result<()> {
         probe::require_root("the benchmark")?;
         let folder = workspace::target()?.join("bench");
+        let programs = programs(&folder)?;
         let executable = probe::build_release()?;
         let mut measurements = Vec::new();
-        for (target, program) in programs(&folder)? {
+        for (target, program) in programs {
             let size = megabytes(fs::metadata(&program).context("cannot read its size")?.len());
             eprintln!("attach to {target}, {size:.0} MB: {} rounds", self.rounds);
             let rounds = (0..self.rounds)
