@@ -31,10 +31,15 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let install = format!("apt-get install --no-install-recommends {}", missing.join(" "));
     ensure!(is_root()?, "missing Debian packages, and only root can install them: {install}");
     eprintln!("{install}");
-    apt_get(&["update"])?;
+    update()?;
     let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
     arguments.extend(missing);
     apt_get(&arguments)
+}
+
+/// Fetches the lists of packages; only root can, so others go on with those that are there.
+pub(crate) fn update() -> Result<()> {
+    if is_root()? { apt_get(&["update"]) } else { Ok(()) }
 }
 
 /// Whether the effective user is root.

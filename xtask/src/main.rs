@@ -9,9 +9,17 @@
     reason = "a command-line program: printing is what it does"
 )]
 
+mod bench;
 mod debian;
+mod demo;
 mod ebpf;
+mod go_layout;
+mod golang;
+mod layers;
+mod probe;
 mod process;
+mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -29,8 +37,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Bench),
+    Demo(demo::Demo),
     #[command(subcommand)]
     Ebpf(ebpf::Ebpf),
+    /// Write the table of Go's struct offsets, netpoll-probe/src/goruntime/layout_table.rs.
+    ///
+    /// Builds a small program with every minor version of Go from 1.18 on and reads the offsets from its DWARF. Downloads
+    /// some 35 toolchains of 70 MB, one at a time.
+    GoLayout,
+    Layers(layers::Layers),
+    Test(test::Test),
+    Vm(vm::Vm),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +63,12 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
+        Command::Bench(command) => command.run(),
+        Command::Demo(command) => command.run(),
         Command::Ebpf(command) => command.run(),
+        Command::GoLayout => go_layout::run(),
+        Command::Layers(command) => command.run(),
+        Command::Test(command) => command.run(),
+        Command::Vm(command) => command.run(),
     }
 }

@@ -1,0 +1,300 @@
+//! `cargo xtask bench`: what issue "Speed and size" promises, measured on the command line tool as a user runs it.
+
+mod large;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use netpoll_probe_tests::process::{Follow, Process, monotonic_ns};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::{golang, probe, workspace};
+
+/// How long a command may take before the benchmark gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the load runs before the probe attaches: Go's start is over.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// Measure attach, detach, memory and how much of the executable is read.
+///
+/// Attaches the release build to a Go program that waits at a known rate: a small one, the same one with 60,000 more
+/// functions linked in (60 MB stripped), and that one with uncompressed DWARF (more than 100 MB). Prints medians over
+/// the rounds with the bounds they are held to, and writes all values to target/bench/bench.json. Needs root and Go.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Bench {
+    /// Rounds of each measurement
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// How long the load of 50,000 waits a second is recorded, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    seconds: u64,
+}
+
+/// One measured quantity over all rounds.
+#[derive(Debug, Serialize)]
+struct Measurement {
+    /// What on.
+    target: String,
+    /// What.
+    name: &'static str,
+    /// In what.
+    unit: &'static str,
+    /// Above this it is too much; `None` when nothing was promised.
+    bound: Option<f64>,
+    /// The middle value.
+    median: f64,
+    /// All of them, in the order of the rounds.
+    values: Vec<f64>,
+}
+
+impl Measurement {
+    fn new(
+        target: &str,
+        name: &'static str,
+        unit: &'static str,
+        bound: Option<f64>,
+        values: Vec<f64>,
+    ) -> Self {
+        let mut sorted = values.clone();
+        sorted.sort_by(f64::total_cmp);
+        let median = sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN);
+        Self { target: target.to_owned(), name, unit, bound, median, values }
+    }
+}
+
+impl Bench {
+    /// Builds, measures, prints.
+    pub(crate) fn run(&self) -> Result<()> {
+        probe::require_root("the benchmark")?;
+        let folder = workspace::target()?.join("bench");
+        let programs = programs(&folder)?;
+        let executable = probe::build_release()?;
+        let mut measurements = Vec::new();
+        for (target, program) in programs {
+            let size = megabytes(fs::metadata(&program).context("cannot read its size")?.len());
+            eprintln!("attach to {target}, {size:.0} MB: {} rounds", self.rounds);
+            let rounds = (0..self.rounds)
+                .map(|_| attach(&executable, &program, &folder))
+                .collect::<Result<Vec<_>>>()?;
+            let all = |value: fn(&Attach) -> f64| rounds.iter().map(value).collect::<Vec<f64>>();
+            measurements.extend([
+                Measurement::new(target, "size of the executable", "MB", None, vec![size]),
+                Measurement::new(target, "attach to first wait", "ms", Some(300.0), all(|a| a.first_wait_ms)),
+                Measurement::new(target, "attach to all hooks in place", "ms", None, all(|a| a.recording_ms)),
+                Measurement::new(target, "detach and report", "ms", Some(600.0), all(|a| a.detach_ms)),
+                Measurement::new(target, "read while attaching", "MB", None, all(|a| a.read_megabytes)),
+                Measurement::new(
+                    target,
+                    "resident, at most",
+                    "MiB",
+                    Some(64.0),
+                    all(|a| a.resident_mebibytes),
+                ),
+            ]);
+        }
+
+        let program = folder.join("load");
+        eprintln!("load of 50,000 waits a second for {} s: {} rounds", self.seconds, self.rounds);
+        let rounds = (0..self.rounds)
+            .map(|_| under_load(&executable, &program, Duration::from_secs(self.seconds)))
+            .collect::<Result<Vec<_>>>()?;
+        let (rates, resident) = rounds.into_iter().unzip();
+        measurements.extend([
+            Measurement::new("under load", "waits", "1/s", None, rates),
+            Measurement::new("under load", "resident, at most", "MiB", Some(64.0), resident),
+        ]);
+
+        print(&measurements);
+        let json = folder.join("bench.json");
+        fs::write(&json, serde_json::to_string_pretty(&measurements)?)
+            .with_context(|| format!("cannot write {}", json.display()))?;
+        println!("all values: {}", json.display());
+        Ok(())
+    }
+}
+
+/// Builds the targets: what each is called, and its executable.
+fn programs(folder: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
+    let load = workspace::root().join("xtask/go/load");
+    let large = folder.join("large-source");
+    eprintln!("building the Go programs: a minute the first time");
+    large::generate(&load, &large)?;
+    let programs = [
+        ("small", &load, "load", "-ldflags="),
+        ("large, stripped", &large, "large-stripped", "-ldflags=-s -w"),
+        ("large, with DWARF", &large, "large", "-ldflags=-compressdwarf=false"),
+    ];
+    programs
+        .into_iter()
+        .map(|(name, source, file, flags)| {
+            let output = folder.join(file);
+            golang::build(source, &output, &[flags])?;
+            Ok((name, output))
+        })
+        .collect()
+}
+
+/// Starts the load program and waits until it waits.
+fn start_load(program: &Path, readers: u32) -> Result<Process> {
+    let mut command = Command::new(program);
+    command.args(["-readers", &readers.to_string(), "-tick", "1ms"]);
+    let mut load = Process::spawn(&mut command, Follow::Stdout)?;
+    load.wait_for_line("ready", PATIENCE)?;
+    thread::sleep(SETTLE);
+    Ok(load)
+}
+
+/// One round of attaching and detaching.
+#[derive(Debug)]
+struct Attach {
+    /// From starting the command to the start of the first wait that it saw begin.
+    first_wait_ms: f64,
+    /// From starting the command to its line "recording".
+    recording_ms: f64,
+    /// From Ctrl-C to its end, the report written.
+    detach_ms: f64,
+    /// What it read until then, of all files.
+    read_megabytes: f64,
+    /// The most memory it had.
+    resident_mebibytes: f64,
+}
+
+/// What is read of a record.
+#[derive(Debug, Deserialize)]
+struct Record {
+    start_ns: u64,
+}
+
+fn attach(executable: &Path, program: &Path, folder: &Path) -> Result<Attach> {
+    let load = start_load(program, 5)?;
+    let waits = folder.join("waits.ndjson");
+    let started_ns = monotonic_ns();
+    let mut probe = Process::spawn(
+        Command::new(executable)
+            .args(["attach", "--idle", "--pid", &load.id().to_string(), "--output"])
+            .arg(&waits),
+        Follow::Stderr,
+    )?;
+    probe.wait_for_line("recording", PATIENCE)?;
+    let recording_ns = monotonic_ns();
+    let read_bytes = read_bytes(probe.id())?;
+    thread::sleep(Duration::from_secs(1));
+    let resident = resident_peak_kibibytes(probe.id())?;
+    let interrupted = Instant::now();
+    probe.signal(Signal::INT)?;
+    let finished = probe.finish(PATIENCE)?;
+    let detach = interrupted.elapsed();
+    anyhow::ensure!(
+        finished.status.success(),
+        "the probe ended with {}:\n{}",
+        finished.status,
+        finished.stderr
+    );
+
+    let text = fs::read_to_string(&waits).with_context(|| format!("cannot read {}", waits.display()))?;
+    let first_ns = text
+        .lines()
+        .map(|line| serde_json::from_str::<Record>(line).map(|record| record.start_ns))
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        // Those that were open before are known from the snapshot of goroutines, not from a hook.
+        .filter(|&start_ns| start_ns >= started_ns)
+        .min()
+        .context("the probe saw no wait begin")?;
+    Ok(Attach {
+        first_wait_ms: milliseconds(first_ns.saturating_sub(started_ns)),
+        recording_ms: milliseconds(recording_ns.saturating_sub(started_ns)),
+        detach_ms: detach.as_secs_f64() * 1e3,
+        read_megabytes: megabytes(read_bytes),
+        resident_mebibytes: mebibytes(resident),
+    })
+}
+
+/// The rate of waits, 1/s, that the load reached while it was recorded, and the probe's memory at most, MiB.
+fn under_load(executable: &Path, program: &Path, time: Duration) -> Result<(f64, f64)> {
+    let load = start_load(program, 54)?;
+    let mut probe = Process::spawn(
+        Command::new(executable).args(["attach", "--idle", "--pid", &load.id().to_string()]),
+        Follow::Stderr,
+    )?;
+    probe.wait_for_line("recording", PATIENCE)?;
+    thread::sleep(time);
+    let resident = resident_peak_kibibytes(probe.id())?;
+    load.signal(Signal::TERM)?;
+    let said = load.finish(PATIENCE)?.stdout;
+    let rate = said
+        .lines()
+        .find_map(|line| line.strip_prefix("waits per second "))
+        .context("the load did not say its rate")?
+        .parse()?;
+    probe.signal(Signal::INT)?;
+    let finished = probe.finish(PATIENCE)?;
+    anyhow::ensure!(
+        finished.status.success(),
+        "the probe ended with {}:\n{}",
+        finished.status,
+        finished.stderr
+    );
+    Ok((rate, mebibytes(resident)))
+}
+
+/// Bytes that a process has read by system calls (`rchar`, proc_pid_io(5)).
+fn read_bytes(pid: u32) -> Result<u64> {
+    number_after(&format!("/proc/{pid}/io"), "rchar:")
+}
+
+/// The most memory a process has had resident, KiB (`VmHWM`, proc_pid_status(5)).
+fn resident_peak_kibibytes(pid: u32) -> Result<u64> {
+    number_after(&format!("/proc/{pid}/status"), "VmHWM:")
+}
+
+fn number_after(path: &str, key: &str) -> Result<u64> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {path}: has the probe ended?"))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.split_whitespace().next()?.parse().ok())
+        .with_context(|| format!("{path} has no {key}"))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+fn milliseconds(ns: u64) -> f64 {
+    ns as f64 / 1e6
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+fn mebibytes(kibibytes: u64) -> f64 {
+    kibibytes as f64 / 1024.0
+}
+
+fn print(measurements: &[Measurement]) {
+    println!(
+        "{:<20}{:<32}{:>10}{:>10}{:>10}{:>10}  unit",
+        "target", "measured", "median", "least", "most", "bound"
+    );
+    for measurement in measurements {
+        let least = measurement.values.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = measurement.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let bound = measurement.bound.map_or_else(String::new, |bound| format!("{bound:.0}"));
+        let over = measurement.bound.is_some_and(|bound| measurement.median > bound);
+        println!(
+            "{:<20}{:<32}{:>10.1}{least:>10.1}{most:>10.1}{bound:>10}  {}{}",
+            measurement.target,
+            measurement.name,
+            measurement.median,
+            measurement.unit,
+            if over { "  OVER" } else { "" }
+        );
+    }
+}

@@ -1,0 +1,25 @@
+//! Building Go programs.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result};
+
+use crate::process::CommandExt as _;
+
+/// Builds the package in `folder` to `output`, without C code, so that it runs on any Linux.
+pub(crate) fn build(folder: &Path, output: &Path, arguments: &[&str]) -> Result<()> {
+    if let Some(parent) = output.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    Command::new("go")
+        .args(["build", "-o"])
+        .arg(output)
+        .args(arguments)
+        .arg(".")
+        .current_dir(folder)
+        .env("CGO_ENABLED", "0")
+        .env("GOFLAGS", "-buildvcs=false")
+        .env("GOWORK", "off")
+        .run()
+        .with_context(|| format!("cannot build the Go program in {}", folder.display()))
+}
