@@ -10,3 +10,4 @@
 //! `cargo xtask layers` holds who may use what; `docs/architecture.md` has the table.
 
 pub mod model;
+pub mod report;
