@@ -102,7 +102,7 @@ fn text_says_what_was_lost() {
 #[test]
 fn text_fits_its_width() {
     let profile = finish(sample::shop());
-    for width in [60, 80, 100, 120, 200] {
+    for width in [72, 80, 100, 120, 200] {
         for group_by in [None, Some(Dimension::Fd), Some(Dimension::Outcome)] {
             let text = text(&profile, &Options { width, group_by, include_idle: true, ..Options::default() });
             let longest = text.lines().max_by_key(|line| line.chars().count()).unwrap();
