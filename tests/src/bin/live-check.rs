@@ -23,6 +23,9 @@ struct Arguments {
     /// Which hooks to record with; "both" records with pollwait and runtime at once and compares the two
     #[arg(long, default_value = "pollwait")]
     hooks: String,
+    /// How to know when the kernel made an fd ready: auto, fentry, kprobe, tracepoints
+    #[arg(long, default_value = "auto")]
+    kernel_ready: String,
     /// Length of the load
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<netpoll_probe_tests::check::Verdict> {
     probe::require_root()?;
     let mut options = Options::new(arguments.probe.clone(), arguments.truth.clone());
+    options.kernel_ready.clone_from(&arguments.kernel_ready);
     options.seconds = arguments.seconds;
     options.intensity = arguments.intensity;
     options.many = arguments.many;
