@@ -11,6 +11,7 @@
 
 pub mod bpf;
 pub mod cli;
+pub mod commands;
 pub mod correlate;
 pub mod error;
 pub mod event;
@@ -18,6 +19,7 @@ pub mod exit;
 pub mod gobin;
 pub mod goruntime;
 pub mod model;
+pub mod report;
 pub mod snapshot;
 pub mod symbolize;
 pub mod target;

@@ -24,7 +24,7 @@ use crate::{
     error::Failure,
     exit::Exit,
     model::profile::{Cost, Metadata, Plan as PlanFacts, PlanClock},
-    target::Process,
+    target::process::Process,
 };
 
 /// Runs the command.

@@ -4,7 +4,7 @@ use crate::{
     bpf::{kernel_btf::BtfError, plan::NoPlan, session::SessionError},
     error::Failure,
     exit::Exit,
-    target::Error as TargetError,
+    target::error::Error as TargetError,
 };
 
 pub(super) const AS_ROOT: &str = "run it as root: sudo netpoll-probe …";

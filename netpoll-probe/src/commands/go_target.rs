@@ -22,7 +22,7 @@ use crate::{
         unwind::{FrameLayout, FrameTable},
     },
     symbolize::Symbolizer,
-    target::{Process, ReadMemory as _},
+    target::{process::Process, memory::ReadMemory as _},
 };
 #[derive(Debug)]
 pub(super) struct GoTarget { process: Process, binary: GoBinary, bias: u64, layout: layout::Layout, version: GoVersion, facts: TargetFacts, pd_home: u32, poll_wait: u64, allgs: Option<u64>, epfd: Option<u64> }
@@ -62,7 +62,7 @@ impl GoTarget {
     pub(super) fn name(&self) -> String { format!("{} ({})", self.pid(), self.process.comm().unwrap_or_default()) }
     pub(super) fn go_version(&self) -> String { self.version.to_string() }
     pub(super) fn has_exited(&self) -> bool { self.process.has_exited() }
-    pub(super) fn epoll_fd(&self) -> Option<i32> { let mut b = [0; 4]; self.process.memory().read(self.bias + self.epfd?, &mut b).ok()?; Some(i32::from_le_bytes(b)) }
+    pub(super) fn epoll_fd(&self) -> Option<i32> { let a = self.bias + self.epfd?; let b = self.process.memory().read(a..a + 4).ok()??; Some(i32::from_le_bytes(b.try_into().ok()?)) }
     pub(super) fn tag(&self, s: Option<u64>) -> u32 { match self.layout.epoll_data { EpollData::Pointer => 0, EpollData::Tagged { tag_bits, .. } => (s.unwrap_or(0) & ((1 << tag_bits) - 1)) as u32 } }
     pub(super) fn waiting(&self) -> Option<Vec<Goroutine>> {
         let memory = self.process.memory();
