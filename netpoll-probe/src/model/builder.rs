@@ -122,10 +122,13 @@ impl ProfileBuilder {
 
     /// Adds one wait. Its stack is one of [`Self::stacks`].
     pub fn add(&mut self, wait: &Wait) {
-        let phases = wait.phases();
+        let mut phases = wait.phases();
+        let idle_ns = wait.idle_ns.min(phases.peer_ns.unwrap_or(0));
+        phases.peer_ns = phases.peer_ns.map(|peer_ns| peer_ns - idle_ns);
         let sample = Sample {
             wait,
-            duration_ns: wait.clocks.duration_ns(),
+            duration_ns: wait.clocks.duration_ns() - idle_ns,
+            idle_ns,
             phase_sums: PhaseSums::from(&phases),
             phases,
             peer: self.peers.id(Peer::of(wait)),

@@ -221,6 +221,8 @@ pub struct Wait {
     pub poller: Poller,
     /// Waiting for work, not for an answer: accept loops, keep-alive reads between requests.
     pub idle: bool,
+    /// How much of its beginning was idle, ns: nothing had been asked of the peer yet. Known to a jiffy of the kernel.
+    pub idle_ns: u64,
     /// What it was about to do.
     pub role: Role,
     /// The file.

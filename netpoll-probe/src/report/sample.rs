@@ -326,6 +326,7 @@ fn idle(shop: &mut Recording) {
             goid: 100 + number % 37,
             fd: 60 + i32::try_from(number % 37).expect("small"),
             idle: true,
+            idle_ns: 0,
             endpoint: tcp("0.0.0.0:8080", Some("192.168.7.10:40001"), Direction::Inbound),
             stack: Some(keep_alive),
             ..ready

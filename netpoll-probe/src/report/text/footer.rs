@@ -24,6 +24,14 @@ pub(super) fn write(page: &mut Page, profile: &Profile, options: &Options, total
         );
         page.paragraph("Left out  ", &text, Tone::Plain);
     }
+    if totals.idle_beginnings > 0 && !options.include_idle {
+        let text = format!(
+            "and {} at the beginning of {} waits, before anything was asked of the peer.",
+            Time(totals.idle_beginnings_ns),
+            Count(totals.idle_beginnings)
+        );
+        page.paragraph("          ", &text, Tone::Plain);
+    }
     quality(page, profile, totals);
     hooks(page, &profile.plan);
     cost(page, &profile.cost, profile.metadata.duration_ns);
