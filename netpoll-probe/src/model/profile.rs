@@ -99,7 +99,7 @@ pub struct PlanClock {
     /// Why these.
     pub why: String,
     /// What is not known with them; `None`: nothing.
-    pub lost_without: Option<String>,
+    pub lost: Option<String>,
 }
 
 /// What the recording cost.
@@ -343,9 +343,20 @@ impl Profile {
                 }
             }
         }
-        let mut groups: Vec<_> = groups.into_iter().map(|(key, sums)| Group { key, sums }).collect();
-        groups.sort_by(|a, b| b.sums.total_ns().cmp(&a.sums.total_ns()).then_with(|| a.key.cmp(&b.key)));
-        groups
+        sorted(groups)
+    }
+
+    /// The waits that began or ended in the recording by peer, biggest total first: without those that lasted
+    /// throughout it, which tell nothing of how long an answer takes.
+    #[must_use]
+    pub fn passing_peers(&self, include_idle: bool) -> Vec<Group> {
+        let mut groups: HashMap<GroupKey, Sums> = HashMap::new();
+        for (cell, sums) in self.classes(include_idle).flat_map(|waits| &waits.cells) {
+            if !cell.throughout {
+                groups.entry(self.cell_key(cell, Dimension::Peer)).or_default().merge(sums);
+            }
+        }
+        sorted(groups)
     }
 
     /// The functions ([`Dimension::Function`]) that waited for a peer, and how long, ns; longest first.
@@ -429,6 +440,12 @@ impl Profile {
             _ => GroupKey::Other,
         }
     }
+}
+
+fn sorted(groups: HashMap<GroupKey, Sums>) -> Vec<Group> {
+    let mut groups: Vec<_> = groups.into_iter().map(|(key, sums)| Group { key, sums }).collect();
+    groups.sort_by(|a, b| b.sums.total_ns().cmp(&a.sums.total_ns()).then_with(|| a.key.cmp(&b.key)));
+    groups
 }
 
 fn visit_tracked<'tracked>(

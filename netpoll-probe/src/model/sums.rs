@@ -200,7 +200,7 @@ impl Totals {
             *self.kernel_ready_sources.entry(wait.clocks.kernel_ready_source).or_default() += 1;
             *self.pollers.entry(wait.poller).or_default() += 1;
         }
-        self.throughout += u64::from(wait.outcome == Outcome::Open && wait.started_before);
+        self.throughout += u64::from(wait.throughout());
     }
 
     /// Adds `other` to it.

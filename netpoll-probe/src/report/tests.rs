@@ -176,7 +176,7 @@ fn svg_is_well_formed_whatever_the_names() {
             match reader.read_event().unwrap() {
                 quick_xml::events::Event::Eof => break,
                 quick_xml::events::Event::Empty(element) => {
-                    frames += usize::from(element.name().as_ref() == b"rect")
+                    frames += usize::from(element.name().as_ref() == b"rect");
                 }
                 quick_xml::events::Event::Text(text) => {
                     text.decode().unwrap();
