@@ -346,7 +346,7 @@ impl Tracked {
 mod tests {
     use super::*;
     use crate::model::{
-        profile::{Dimension, GroupKey},
+        group::{Dimension, GroupKey},
         testing::{stack, tcp, wait},
         wait::{Direction, Phase},
     };

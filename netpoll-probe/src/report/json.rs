@@ -12,11 +12,10 @@ use serde::Serialize;
 use super::{Options, name, schema::SUMMARY_NAME, unit::wall_time};
 use crate::model::{
     builder::OpenWait,
+    group::{Dimension, Group, GroupKey},
     histogram::Histogram,
     peer::Peer,
-    profile::{
-        Cost, Dimension, Group, GroupKey, Metadata, Plan, PlanClock, Profile, StackKey, Target, Waits,
-    },
+    profile::{Cost, Metadata, Plan, PlanClock, Profile, StackKey, Target, Waits},
     quality::Quality,
     stack::Frame,
     sums::{Longest, PhaseSums, Sums, Totals},

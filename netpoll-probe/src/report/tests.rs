@@ -12,11 +12,7 @@ use super::{
     sample::{self, Recording},
     schema,
 };
-use crate::model::{
-    profile::{Dimension, Profile},
-    quality::Quality,
-    wait::Phase,
-};
+use crate::model::{group::Dimension, profile::Profile, quality::Quality, wait::Phase};
 
 fn finish(recording: Recording) -> Profile {
     let quality = sample::quality(&recording.waits, recording.builder.stacks());

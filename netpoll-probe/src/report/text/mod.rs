@@ -10,7 +10,7 @@ use std::io::{self, Write};
 
 use self::page::{Page, Tone};
 use super::{Options, name, unit};
-use crate::model::profile::{Dimension, Profile};
+use crate::model::{group::Dimension, profile::Profile};
 
 /// Rows of the tables of the whole report.
 const PEERS: usize = 8;

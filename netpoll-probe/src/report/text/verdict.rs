@@ -1,6 +1,7 @@
 //! The answer in words: who made the program wait, and whether its own runtime did.
 //!
-//! Rules, with the number behind each, so that a reader of the sentence can hold it against the tables.
+//! Rules, with the number behind each, so that a reader of the sentence can hold it against the tables. The file is
+//! long because every sentence is in it.
 
 use super::{
     super::{
@@ -10,8 +11,9 @@ use super::{
     page::solid,
 };
 use crate::model::{
+    group::{Dimension, Group, GroupKey},
     peer::Peer,
-    profile::{Dimension, Group, GroupKey, Profile},
+    profile::Profile,
     sums::Totals,
     wait::{Outcome, Phase, Poller},
 };
