@@ -108,7 +108,7 @@ fn plan_facts(plan: &Plan) -> PlanFacts {
         clock: choice.clock.name().to_owned(),
         hook: choice.hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         why: choice.why.clone(),
-        lost_without: choice.lost.clone(),
+        lost: choice.lost.clone(),
     };
     PlanFacts {
         name: plan.name.to_owned(),

@@ -208,7 +208,7 @@ impl Totals {
         }
         self.idle_beginnings += u64::from(sample.idle_ns > 0);
         self.idle_beginnings_ns = self.idle_beginnings_ns.saturating_add(sample.idle_ns);
-        self.throughout += u64::from(wait.outcome == Outcome::Open && wait.started_before);
+        self.throughout += u64::from(wait.throughout());
     }
 
     /// Adds `other` to it.
