@@ -9,4 +9,5 @@
 //! runtime, as data), [`target`] (the running process) and [`snapshot`] (its goroutines, read without stopping it).
 //! `cargo xtask layers` holds who may use what; `docs/architecture.md` has the table.
 
+pub mod gobin;
 pub mod model;
