@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    go_target::GoTarget,
+    go_target::{self, GoTarget},
     outputs::Outputs,
     recording::{Filter, Recording},
 };
@@ -34,7 +34,9 @@ use crate::{
 pub fn run(args: &AttachArgs) -> Result<(), Failure> {
     let started = SystemTime::now();
     let outputs = Outputs::open(args)?;
-    let target = GoTarget::open(Process::open(args.pid)?)?;
+    let process = Process::open(args.pid)?;
+    let binary = go_target::read_binary(&process)?;
+    let target = GoTarget::of(process, &binary)?;
     // The mount is this thread's own, so it comes before there are others. If it fails, the plan says what is missing.
     let _ = tracefs::ensure();
     let btf = KernelBtf::of_running_kernel()?;

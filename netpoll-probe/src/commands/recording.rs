@@ -79,12 +79,12 @@ pub(super) struct Recorded {
 
 /// A recording that runs.
 #[derive(Debug)]
-pub(super) struct Recording {
+pub(super) struct Recording<'b> {
     session: Session,
     ring: AsyncRing,
-    target: GoTarget,
+    target: GoTarget<'b>,
     correlator: Correlator,
-    symbolizer: Symbolizer,
+    symbolizer: Symbolizer<'b>,
     builder: ProfileBuilder,
     outputs: Outputs,
     filter: Filter,
@@ -95,11 +95,11 @@ pub(super) struct Recording {
     failure: Option<Failure>,
 }
 
-impl Recording {
+impl<'b> Recording<'b> {
     /// Takes over attached programs: finds the waits that were open before, then says that it records.
     pub(super) fn begin(
         mut session: Session,
-        mut target: GoTarget,
+        target: GoTarget<'b>,
         outputs: Outputs,
         filter: Filter,
     ) -> Result<Self, Failure> {
@@ -117,7 +117,7 @@ impl Recording {
         put_open_waits(&mut session, &target, &waiting, &files)?;
         let baseline =
             session.counters()?.into_iter().map(|(counter, count)| (counter.name(), count)).collect();
-        let symbolizer = target.symbolizer()?;
+        let symbolizer = target.symbolizer();
         tell(&format!("recording {}, {}; Ctrl-C ends it", target.name(), target.go_version()));
         Ok(Self {
             session,
@@ -319,7 +319,7 @@ impl Recording {
 /// Gives goroutines that were parked before the programs were there their slots, and their sockets to the tracepoints.
 fn put_open_waits(
     session: &mut Session,
-    target: &GoTarget,
+    target: &GoTarget<'_>,
     waiting: &[Goroutine],
     files: &[FileRecord],
 ) -> Result<(), Failure> {

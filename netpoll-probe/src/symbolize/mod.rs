@@ -15,8 +15,8 @@ const BOTTOMS: [&str; 4] = [ROOT, "runtime.main", "runtime.mstart", "runtime.rt0
 
 /// Names the stacks of one process.
 #[derive(Debug)]
-pub struct Symbolizer {
-    binary: GoBinary,
+pub struct Symbolizer<'b> {
+    binary: &'b GoBinary,
     /// What is added to an address of the file to give one of the process.
     bias: u64,
     frames: HashMap<u64, Arc<[Frame]>>,
@@ -24,10 +24,10 @@ pub struct Symbolizer {
     names: HashMap<String, Arc<str>>,
 }
 
-impl Symbolizer {
+impl<'b> Symbolizer<'b> {
     /// For a process that runs `binary`, loaded `bias` bytes above the addresses in its file.
     #[must_use]
-    pub fn new(binary: GoBinary, bias: u64) -> Self {
+    pub fn new(binary: &'b GoBinary, bias: u64) -> Self {
         Self { binary, bias, frames: HashMap::new(), stacks: HashMap::new(), names: HashMap::new() }
     }
 
