@@ -17,18 +17,8 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 
 /// The last patch of each minor version. Extend it when Go releases one, and run the command again.
-const LAST_PATCH: &[(u16, u16)] = &[
-    (18, 10),
-    (19, 13),
-    (20, 14),
-    (21, 13),
-    (22, 12),
-    (23, 12),
-    (24, 13),
-    (25, 14),
-    (26, 11),
-    (27, 4),
-];
+const LAST_PATCH: &[(u16, u16)] =
+    &[(18, 10), (19, 13), (20, 14), (21, 13), (22, 12), (23, 12), (24, 13), (25, 14), (26, 11), (27, 4)];
 
 /// Links the netpoller and the scheduler; that is all it is for.
 const PROGRAM: &str = r#"package main
@@ -50,7 +40,7 @@ const TABLE: &str = "netpoll-probe/src/goruntime/layout_table.rs";
 ///
 /// # Errors
 /// When a toolchain cannot be fetched, or a build or its DWARF is not readable.
-pub fn run() -> anyhow::Result<()> {
+pub(crate) fn run() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent folder")?;
     let mut builds = Builds::new(root)?;
     let mut rows = Vec::new();
@@ -118,14 +108,22 @@ impl Builds {
             return Ok(offsets.clone());
         }
         // The first release has a patch number since 1.21.
-        let version = if patch == 0 && minor < 21 { format!("go1.{minor}") } else { format!("go1.{minor}.{patch}") };
+        let version =
+            if patch == 0 && minor < 21 { format!("go1.{minor}") } else { format!("go1.{minor}.{patch}") };
         let binary = self.build(&version).with_context(|| format!("cannot build with {version}"))?;
         let mut example = Command::new(env!("CARGO"));
-        example.current_dir(&self.root).args(["run", "--quiet", "--package", "netpoll-probe", "--example", "go-layout"]);
+        example.current_dir(&self.root).args([
+            "run",
+            "--quiet",
+            "--package",
+            "netpoll-probe",
+            "--example",
+            "go-layout",
+        ]);
         let offsets = run_command(example.arg("--").arg(&binary))?;
-        let offsets = offsets.strip_prefix(&format!("{version}\t")).with_context(|| {
-            format!("{} was not built by {version}: {offsets}", binary.display())
-        })?;
+        let offsets = offsets
+            .strip_prefix(&format!("{version}\t"))
+            .with_context(|| format!("{} was not built by {version}: {offsets}", binary.display()))?;
         let offsets = offsets.trim_end().to_owned();
         ensure!(offsets.starts_with("Offsets {"), "unexpected output of the go-layout example: {offsets}");
         self.offsets.insert((minor, patch), offsets.clone());
@@ -158,7 +156,13 @@ impl Builds {
             .env("GOTOOLCHAIN", "local")
             .env("GOPATH", self.folder.join("path"))
             .env("GOCACHE", &cache)
-            .envs([("GOFLAGS", ""), ("GOEXPERIMENT", ""), ("CGO_ENABLED", "0"), ("GOOS", "linux"), ("GOARCH", "amd64")]);
+            .envs([
+                ("GOFLAGS", ""),
+                ("GOEXPERIMENT", ""),
+                ("CGO_ENABLED", "0"),
+                ("GOOS", "linux"),
+                ("GOARCH", "amd64"),
+            ]);
         run_command(&mut build)?;
         for folder in [&modules, &cache] {
             fs::remove_dir_all(folder).or_else(|error| match error.kind() {
@@ -213,7 +217,8 @@ mod tests {
 
     /// Builds whose offsets are these, by patch.
     fn builds(offsets: &[&str]) -> Builds {
-        let offsets = (0..).zip(offsets).map(|(patch, offsets)| ((1, patch), (*offsets).to_owned())).collect();
+        let offsets =
+            (0..).zip(offsets).map(|(patch, offsets)| ((1, patch), (*offsets).to_owned())).collect();
         Builds { root: PathBuf::new(), folder: PathBuf::new(), offsets }
     }
 
