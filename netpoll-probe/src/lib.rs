@@ -9,6 +9,7 @@
 //! runtime, as data), [`target`] (the running process) and [`snapshot`] (its goroutines, read without stopping it).
 //! `cargo xtask layers` holds who may use what; `docs/architecture.md` has the table.
 
+pub mod gobin;
 pub mod goruntime;
 pub mod model;
 pub mod snapshot;

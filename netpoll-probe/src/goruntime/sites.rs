@@ -41,6 +41,8 @@ pub struct Site {
     pub address: u64,
     /// Bytes from the start of the function.
     pub offset: u64,
+    /// Where it is in the file; uprobes are placed by this.
+    pub file_offset: u64,
     /// Its bytes.
     pub bytes: Vec<u8>,
     /// The instruction in Intel syntax, for people.
@@ -67,20 +69,6 @@ pub enum SiteError {
     /// The code could not be disassembled.
     #[error(transparent)]
     Code(#[from] CodeError),
-    /// The binary has no such function.
-    #[error("the binary has no function {function}")]
-    NoFunction {
-        /// Its name.
-        function: &'static str,
-    },
-    /// The function was inlined into others, so that its symbol does not see all calls.
-    #[error("{function} is inlined into {caller}")]
-    Inlined {
-        /// Its name.
-        function: &'static str,
-        /// One function that it was inlined into.
-        caller: String,
-    },
     /// An instruction is not what every known compiler puts there.
     #[error("unexpected code at {address:#x} in {function}: {found}, expected {expected}")]
     Unexpected {
@@ -112,12 +100,6 @@ pub enum SiteError {
         address: u64,
         /// The home's distance from the stack pointer, from pclntab's frame size.
         home_bytes: i64,
-    },
-    /// Probe sites are found on amd64 only.
-    #[error("probe sites in {machine} code are not supported, only in amd64 code")]
-    UnsupportedMachine {
-        /// The machine.
-        machine: &'static str,
     },
 }
 
@@ -317,10 +299,12 @@ fn keeps_pd_at(before_call: &[Instruction], body: &[Instruction], home_bytes: u3
 }
 
 fn site(code: &FunctionCode, instruction: &Instruction, emulated: Emulated) -> Site {
+    let offset = instruction.ip().saturating_sub(code.start());
     Site {
         function: code.name().to_owned(),
         address: instruction.ip(),
-        offset: instruction.ip().saturating_sub(code.start()),
+        offset,
+        file_offset: code.file_offset().saturating_add(offset),
         bytes: code.bytes_at(instruction.ip(), instruction.len()).to_vec(),
         text: text(instruction),
         emulated,
@@ -358,7 +342,7 @@ mod tests {
         let bytes =
             (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap());
         let address = |text| u64::from_str_radix(text, 16).unwrap();
-        (FunctionCode::new("f", address(start), bytes.collect()), address(netpollblock))
+        (FunctionCode::new("f", address(start), 0x400, bytes.collect()), address(netpollblock))
     }
 
     fn poll_wait_of(file: &str, frame: i64) -> Result<PollWaitSites, SiteError> {
@@ -375,7 +359,7 @@ mod tests {
         let (code, netpollblock) = load(file);
         let mut bytes = bytes_of(&code);
         bytes[offset..offset + patch.len()].copy_from_slice(patch);
-        poll_wait(&FunctionCode::new("f", code.start(), bytes), netpollblock, |_| Some(0x18))
+        poll_wait(&FunctionCode::new("f", code.start(), 0x400, bytes), netpollblock, |_| Some(0x18))
     }
 
     fn summary(site: &Site) -> (u64, &str, Emulated) {
@@ -470,7 +454,7 @@ mod tests {
                 }
             }
             bytes.truncate(cut);
-            let code = FunctionCode::new("f", start, bytes);
+            let code = FunctionCode::new("f", start, 0x400, bytes);
             let _ = netpollblock(&code);
             let _ = netpollready(&code);
             if let Ok(sites) = poll_wait(&code, target, |_| Some(frame)) {
