@@ -30,7 +30,7 @@ impl Default for Bounds {
         Self {
             same: 0.999,
             apart_p50_ns: 10_000,
-            apart_p99_ns: 100_000,
+            apart_p99_ns: 250_000,
             poll_p50_ns: 50_000,
             poll_p99_ns: 5_000_000,
         }
@@ -178,7 +178,7 @@ mod tests {
         );
         assert_eq!(failed(|second| second[3].outcome = Outcome::Timeout), ["same outcome"]);
         assert_eq!(failed(|second| second[3].fd = 6), ["same facts"]);
-        assert_eq!(failed(|second| second.iter_mut().for_each(|r| r.start_ns += 200_000)), ["same start"]);
+        assert_eq!(failed(|second| second.iter_mut().for_each(|r| r.start_ns += 300_000)), ["same start"]);
         assert!(!compare(&[], &[], 0, u64::MAX, &Bounds::default()).good());
     }
 }
