@@ -37,21 +37,6 @@ impl Default for Bounds {
     }
 }
 
-impl Bounds {
-    /// The same on a machine that is so many times slower.
-    #[must_use]
-    pub fn slower(self, times: u32) -> Self {
-        let slower = |ns: i64| ns.saturating_mul(i64::from(times));
-        Self {
-            apart_p50_ns: slower(self.apart_p50_ns),
-            apart_p99_ns: slower(self.apart_p99_ns),
-            poll_p50_ns: slower(self.poll_p50_ns),
-            poll_p99_ns: slower(self.poll_p99_ns),
-            ..self
-        }
-    }
-}
-
 /// Compares the waits that began and ended in `from_ns..to_ns`, the time in which both recorded.
 #[must_use]
 pub fn compare(first: &[Record], second: &[Record], from_ns: u64, to_ns: u64, bounds: &Bounds) -> Verdict {

@@ -63,22 +63,6 @@ impl Default for Bounds {
     }
 }
 
-impl Bounds {
-    /// The same on a machine that is so many times slower.
-    #[must_use]
-    pub fn slower(self, times: u32) -> Self {
-        let slower = |ns: i64| ns.saturating_mul(i64::from(times));
-        Self {
-            error_p50_ns: slower(self.error_p50_ns),
-            error_p99_ns: slower(self.error_p99_ns),
-            call_p50_ns: slower(self.call_p50_ns),
-            call_p99_ns: slower(self.call_p99_ns),
-            kernel_ready_p50_ns: slower(self.kernel_ready_p50_ns),
-            ..self
-        }
-    }
-}
-
 /// A call and the records in it.
 struct Matched<'a> {
     call: &'a Call,
