@@ -139,14 +139,14 @@ fn found(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
     verdict.add_share("one record for one wait", bounds.found, &one_each);
     let mut poor: Vec<String> = of_scenario
         .iter()
-        .filter(|(_, (found, expected))| found * 20 < expected * 19)
+        .filter(|(_, (found, expected))| *found == 0 || (found + 1) * 20 < expected * 19)
         .map(|(scenario, (found, expected))| format!("{scenario} {found} of {expected}"))
         .collect();
     poor.sort();
     verdict.add(
         "no kind of wait is missed",
         poor.is_empty() && !of_scenario.is_empty(),
-        format!("{} scenarios, 95 % of each; below: {poor:?}", of_scenario.len()),
+        format!("{} scenarios, 95 % of each but for one; below: {poor:?}", of_scenario.len()),
     );
 }
 
@@ -183,7 +183,7 @@ fn outcomes(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
     verdict.add_share("outcome", bounds.outcome, &outcome);
     // A few hundred cases, and a reader that was not parked yet in one of them leaves none: hence not 99.9 %.
     verdict.add_share("deadlines that fired and were moved", 0.99, &rearmed);
-    verdict.add_share("spurious wake-ups flagged", bounds.spurious, &spurious);
+    verdict.add_share_but_one("spurious wake-ups flagged", bounds.spurious, &spurious);
     verdict.add_share("useful wake-ups not flagged", bounds.outcome, &not_spurious);
 }
 

@@ -35,7 +35,7 @@ struct Arguments {
     /// Goroutines that wait long and seldom
     #[arg(long, default_value_t = 200)]
     many: u32,
-    /// How much longer everything may take than on a usual machine
+    /// How much longer everything takes than on a usual machine: the program's own delays, and every time limit
     #[arg(long, default_value_t = 1)]
     patience: u32,
     /// Bound of the error of durations at the median, µs
