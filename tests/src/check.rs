@@ -35,6 +35,12 @@ impl Verdict {
         );
     }
 
+    /// The same for something that happens so seldom that one wrong case may be more than the share: it is let pass.
+    pub fn add_share_but_one(&mut self, name: &'static str, least: f64, tally: &Tally) {
+        let good = tally.right > 0 && (tally.share() >= least || tally.right + 1 == tally.total);
+        self.add(name, good, format!("{tally}, at least {:.2} % or all but one", least * 100.0));
+    }
+
     /// Adds a verdict on lengths of time: at most so long at the median and at p99, ns. No lengths are wrong.
     pub fn add_spread(&mut self, name: &'static str, spread: &Spread, (p50_ns, p99_ns): (i64, i64)) {
         self.add(

@@ -48,7 +48,7 @@ pub struct Options {
     pub many: u32,
     /// Goroutines that only burn CPU.
     pub hogs: u32,
-    /// How much longer everything may take than on a usual machine.
+    /// How much longer everything takes than on a usual machine: the program's own delays, and every time limit.
     pub patience: u32,
     /// What is demanded against the truth.
     pub bounds: compare::Bounds,
@@ -104,6 +104,8 @@ impl Truth {
             &options.many.to_string(),
             "-hogs",
             &options.hogs.to_string(),
+            "-slower",
+            &options.patience.to_string(),
         ]);
         if traced {
             command.arg("-trace").arg(files.path().join("trace.out"));
