@@ -11,11 +11,15 @@
 
 pub mod bpf;
 pub mod cli;
+pub mod commands;
 pub mod correlate;
 pub mod error;
 pub mod event;
 pub mod exit;
+pub mod gobin;
 pub mod goruntime;
 pub mod model;
+pub mod report;
 pub mod snapshot;
+pub mod symbolize;
 pub mod target;

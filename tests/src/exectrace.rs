@@ -12,6 +12,7 @@ use crate::{
     check::{Spread, Tally, Verdict},
     compare::span,
     record::{Outcome, Record},
+    truth::Call,
 };
 
 /// A wait as the tracer saw it, CLOCK_MONOTONIC ns.
@@ -25,6 +26,69 @@ pub struct TracedWait {
     pub unblock_ns: u64,
     /// It ran again.
     pub run_ns: u64,
+    /// One of the times was moved by the trace's reader, to fit the order of events: it is not a measurement.
+    pub moved: bool,
+}
+
+impl TracedWait {
+    /// The tracer's run-queue delay, ns.
+    fn queue_ns(&self) -> u64 {
+        self.run_ns.saturating_sub(self.unblock_ns)
+    }
+}
+
+/// How far a time of a traced wait may lie outside of what contains it, ns: the tracer's clock has steps of 64 ns, and a
+/// probe's clock is read a little before or after its instruction.
+const NEAR_NS: u64 = 1_000;
+
+/// Traced waits by goroutine, in the order of time; the moved ones apart.
+struct Traced<'a> {
+    measured: HashMap<u64, Vec<&'a TracedWait>>,
+    moved: HashMap<u64, Vec<&'a TracedWait>>,
+}
+
+impl<'a> Traced<'a> {
+    fn new(waits: &'a [TracedWait]) -> Self {
+        let mut traced = Self { measured: HashMap::new(), moved: HashMap::new() };
+        for wait in waits {
+            let map = if wait.moved { &mut traced.moved } else { &mut traced.measured };
+            map.entry(wait.goid).or_default().push(wait);
+        }
+        for waits in traced.measured.values_mut() {
+            waits.sort_by_key(|wait| wait.block_ns);
+        }
+        traced
+    }
+
+    /// The first wait of a goroutine in a span, ns.
+    fn first_in(&self, goid: u64, from_ns: u64, to_ns: u64) -> Option<&'a TracedWait> {
+        let waits = self.measured.get(&goid)?;
+        let next = waits.partition_point(|wait| wait.block_ns + NEAR_NS < from_ns);
+        waits.get(next).copied().filter(|wait| wait.run_ns <= to_ns + NEAR_NS)
+    }
+
+    /// Whether a wait of the goroutine was moved and may have been in this span.
+    fn blurred(&self, goid: u64, from_ns: u64, to_ns: u64) -> bool {
+        /// A time is moved to one of another thread's events, which in a trace of a busy program is close.
+        const FAR_NS: u64 = 200_000_000;
+        self.moved.get(&goid).is_some_and(|waits| {
+            waits.iter().any(|wait| wait.block_ns <= to_ns + FAR_NS && wait.run_ns + FAR_NS >= from_ns)
+        })
+    }
+
+    /// Few enough waits were moved for the rest to say something.
+    fn judge_moved(&self, verdict: &mut Verdict) {
+        let (moved, measured) = (total(&self.moved), total(&self.measured));
+        verdict.add(
+            "times of the trace",
+            moved * 50 <= measured,
+            format!("{moved} moved, {measured} measured"),
+        );
+    }
+}
+
+fn total(waits: &HashMap<u64, Vec<&TracedWait>>) -> usize {
+    waits.values().map(Vec::len).sum()
 }
 
 /// What is demanded.
@@ -75,18 +139,10 @@ pub fn compare(
     to_ns: u64,
     bounds: &Bounds,
 ) -> Verdict {
-    /// The tracer's clock has steps of 64 ns; and a probe's clock is read a little before or after the instruction.
-    const NEAR_NS: u64 = 1_000;
     /// A goroutine that finds the fd ready in the middle of parking is not traced as a wait, or is as a very short one.
     const HARDLY_PARKED_NS: u64 = 100_000;
 
-    let mut of_goroutine: HashMap<u64, Vec<&TracedWait>> = HashMap::new();
-    for wait in waits {
-        of_goroutine.entry(wait.goid).or_default().push(wait);
-    }
-    for waits in of_goroutine.values_mut() {
-        waits.sort_by_key(|wait| wait.block_ns);
-    }
+    let tracer = Traced::new(waits);
     let mut taken = 0;
     let (mut has_trace, mut duration, mut queue) = (Tally::default(), Spread::default(), Spread::default());
     for record in records {
@@ -94,20 +150,20 @@ pub fn compare(
         if !ended || record.start_ns < from_ns || record.end_ns > to_ns {
             continue;
         }
-        let traced = of_goroutine.get(&record.goid).and_then(|waits| {
-            let next = waits.partition_point(|wait| wait.block_ns + NEAR_NS < record.start_ns);
-            waits.get(next).filter(|wait| wait.run_ns <= record.end_ns + NEAR_NS)
-        });
+        let traced = tracer.first_in(record.goid, record.start_ns, record.end_ns);
         if let Some(traced) = traced {
             taken += 1;
             duration.add(span(record.start_ns, traced.block_ns) + span(traced.run_ns, record.end_ns));
             if let (Some(queue_ns), Outcome::Ready) =
                 (record.queue_ns.filter(|_| record.parked()), record.outcome)
             {
-                queue.add(span(span_ns(traced), queue_ns).abs());
+                queue.add(span(traced.queue_ns(), queue_ns).abs());
             }
         }
-        if traced.is_some() || (record.parked() && record.duration_ns() >= HARDLY_PARKED_NS) {
+        let certain = record.parked()
+            && record.duration_ns() >= HARDLY_PARKED_NS
+            && !tracer.blurred(record.goid, record.start_ns, record.end_ns);
+        if traced.is_some() || certain {
             has_trace.case(traced.is_some(), || {
                 format!(
                     "not traced: goroutine {} fd {} at {} for {} ns",
@@ -120,9 +176,10 @@ pub fn compare(
         }
     }
     let mut verdict = Verdict::default();
+    tracer.judge_moved(&mut verdict);
     verdict.add_share("records are traced", bounds.same, &has_trace);
     let inside: Vec<&TracedWait> =
-        waits.iter().filter(|wait| wait.block_ns >= from_ns && wait.run_ns <= to_ns).collect();
+        waits.iter().filter(|wait| !wait.moved && wait.block_ns >= from_ns && wait.run_ns <= to_ns).collect();
     let mut is_recorded = Tally::default();
     let mut sorted: Vec<&Record> = records.iter().collect();
     sorted.sort_by_key(|record| (record.goid, record.start_ns));
@@ -164,9 +221,44 @@ pub fn compare(
     verdict
 }
 
-/// The tracer's run-queue delay.
-fn span_ns(wait: &TracedWait) -> u64 {
-    wait.run_ns.saturating_sub(wait.unblock_ns)
+/// Holds the truth program's own log against the trace, without any probe: its certain waits are traced, and every
+/// traced wait lies in a call that it logged.
+#[must_use]
+pub fn compare_truth(waits: &[TracedWait], calls: &[Call]) -> Verdict {
+    let mut sorted: Vec<(&Call, usize)> = calls.iter().map(|call| (call, 0)).collect();
+    sorted.sort_by_key(|(call, _)| (call.goid, call.before_ns));
+    let tracer = Traced::new(waits);
+    let mut logged = Tally::default();
+    for wait in waits.iter().filter(|wait| !wait.moved) {
+        let after = sorted
+            .partition_point(|(call, _)| (call.goid, call.before_ns) <= (wait.goid, wait.block_ns + NEAR_NS));
+        let call = after.checked_sub(1).and_then(|index| sorted.get_mut(index));
+        let call = call.filter(|(call, _)| call.goid == wait.goid && wait.run_ns <= call.after_ns + NEAR_NS);
+        logged.case(call.is_some(), || format!("not logged: {wait:?}"));
+        if let Some((_, count)) = call {
+            *count += 1;
+        }
+    }
+    let from_ns = waits.iter().map(|wait| wait.block_ns).min().unwrap_or(0);
+    let to_ns = waits.iter().map(|wait| wait.run_ns).max().unwrap_or(0);
+    let (mut traced, mut once) = (Tally::default(), Tally::default());
+    for (call, count) in &sorted {
+        if call.before_ns < from_ns || call.after_ns > to_ns {
+            continue;
+        }
+        if call.expect_wait && (*count > 0 || !tracer.blurred(call.goid, call.before_ns, call.after_ns)) {
+            traced.case(*count > 0, || format!("not traced: {}", call.name()));
+        }
+        if call.exact || call.rearmed > 0 {
+            once.case(*count <= 1 + call.rearmed, || format!("traced {count} times: {}", call.name()));
+        }
+    }
+    let mut verdict = Verdict::default();
+    tracer.judge_moved(&mut verdict);
+    verdict.add_share("traced waits are logged", 1.0, &logged);
+    verdict.add_share("certain waits are traced", 0.9995, &traced);
+    verdict.add_share("exact waits are traced once", 0.9995, &once);
+    verdict
 }
 
 #[cfg(test)]
@@ -180,6 +272,7 @@ mod tests {
             block_ns: start_ns + 1_000,
             unblock_ns: start_ns + 490_000,
             run_ns: start_ns + 498_000,
+            moved: false,
         };
         let record = serde_json::json!({
             "pid": 1, "goid": i % 3, "tid": 2, "fd": 5, "mode": "read", "outcome": "ready", "spurious": false,

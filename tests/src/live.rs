@@ -179,6 +179,15 @@ pub fn exectrace_run(
     Ok(exectrace::compare(&waits, &recorded.records, from_ns, to_ns, bounds))
 }
 
+/// Holds the truth program's log against Go's execution trace, without any probe: whether the truth is true.
+pub fn truth_of_the_truth(truth: PathBuf, tool: &std::path::Path) -> Result<Verdict> {
+    let mut truth = Truth::start(&Options::new(PathBuf::new(), truth), true)?;
+    truth.load()?;
+    let trace = truth.trace();
+    let (calls, _files) = truth.end()?;
+    Ok(exectrace::compare_truth(&exectrace::read(tool, &trace)?, &calls))
+}
+
 fn judge(calls: &[Call], recorded: &Recorded, bounds: &compare::Bounds) -> Verdict {
     let mut verdict = compare::compare(calls, &recorded.records, recorded.window, bounds);
     compare::losses(&mut verdict, &recorded.summary, bounds);

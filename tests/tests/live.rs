@@ -23,6 +23,14 @@ fn holds(verdict: &netpoll_probe_tests::check::Verdict) {
     assert!(verdict.good(), "does not hold: {:?}\n{verdict}", verdict.failed());
 }
 
+/// First of all, without any probe: what the truth program logs is what Go's own tracer sees.
+#[test]
+fn the_truth_is_true() {
+    let _turn = live::turn();
+    let tool = GoProgram::new("exectrace").build().unwrap();
+    holds(&live::truth_of_the_truth(truth().build().unwrap(), &tool).unwrap());
+}
+
 /// Every kind of wait, wait by wait, against the program's own log.
 #[test]
 fn records_against_the_truth() {
@@ -37,6 +45,20 @@ fn records_against_the_truth_stripped() {
     let mut program = truth();
     program.arguments = vec!["-ldflags=-s -w".to_owned()];
     holds(&live::truth_run(&options(&program).unwrap()).unwrap());
+}
+
+/// The same for other versions of Go: the oldest, the last without and the first with each big change.
+#[test]
+fn records_against_the_truth_of_other_go_versions() {
+    let _turn = live::turn();
+    for version in ["go1.18.10", "go1.21.13", "go1.24.13", "go1.27.4"] {
+        let mut program = truth();
+        program.toolchain = Some(version.to_owned());
+        let mut options = options(&program).unwrap();
+        options.seconds = 2.0;
+        println!("{version}");
+        holds(&live::truth_run(&options).unwrap());
+    }
 }
 
 /// The same where nobody has time to poll: the clocks must hold when readiness and running lie far apart.

@@ -34,10 +34,12 @@ pub fn role(wait: &Wait, stack: &Stack) -> Role {
     wait.role
 }
 
-/// Whether it waited for work.
+/// Whether it waited for work. `named` are functions that the user calls idle.
 #[must_use]
-pub fn idle(role: Role, stack: &Stack) -> bool {
-    role == Role::Accept || IDLE_STACKS.iter().any(|functions| in_order(stack, functions))
+pub fn idle(wait: &Wait, stack: &Stack, named: &[String]) -> bool {
+    wait.role == Role::Accept
+        || named.iter().any(|function| has(stack, function))
+        || IDLE_STACKS.iter().any(|functions| in_order(stack, functions))
 }
 
 fn has(stack: &Stack, function: &str) -> bool {

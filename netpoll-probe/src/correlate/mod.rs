@@ -133,12 +133,17 @@ impl Correlator {
         std::mem::take(&mut self.held).into_iter()
     }
 
-    /// The waits of a slot that were open when the recording ended.
-    pub fn open(&mut self, slot: &PollDescSlot, end_ns: u64) -> Vec<Wait> {
+    /// A slot was taken, and its goroutine did not park: its deadline passed, or the fd was closed, at that moment.
+    pub fn turned_away(&mut self) {
+        *self.quality.unmatched.entry(Counter::StartWithoutEnd.name().to_owned()).or_default() += 1;
+    }
+
+    /// The waits of a slot that were open when the recording ended, each with the address of its `runtime.g`.
+    pub fn open(&mut self, slot: &PollDescSlot, end_ns: u64) -> Vec<(u64, Wait)> {
         [(&slot.read, Mode::Read), (&slot.write, Mode::Write)]
             .into_iter()
             .filter(|(wait, _)| wait.start_ns != 0 && wait.start_ns <= end_ns)
-            .map(|(wait, mode)| self.open_wait(wait, mode, &slot.file, end_ns))
+            .map(|(wait, mode)| (wait.g, self.open_wait(wait, mode, &slot.file, end_ns)))
             .collect()
     }
 
@@ -151,7 +156,7 @@ impl Correlator {
                 Counter::EndWithoutStart | Counter::StartWithoutEnd => &mut quality.unmatched,
                 _ => &mut quality.lost,
             };
-            table.insert(counter.name().to_owned(), *count);
+            *table.entry(counter.name().to_owned()).or_default() += *count;
         }
         quality
     }

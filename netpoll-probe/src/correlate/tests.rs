@@ -206,7 +206,8 @@ fn ends_after_the_end_of_the_recording_are_listed_as_open_instead() {
     (slot.read.start_ns, slot.read.goid, slot.write.start_ns) = (100, 7, 160);
     let open = correlator.open(&slot, 150);
     assert_eq!(open.len(), 1);
-    assert_eq!((open[0].goid, open[0].outcome, open[0].clocks.end_ns), (7, Outcome::Open, 150));
+    let wait = &open[0].1;
+    assert_eq!((wait.goid, wait.outcome, wait.clocks.end_ns), (7, Outcome::Open, 150));
 }
 
 proptest! {

@@ -170,18 +170,19 @@ pub fn netpollblock(code: &FunctionCode) -> Result<Site, SiteError> {
     first_emulated(code, &instructions, body, &NETPOLLBLOCK_ARGUMENTS)
 }
 
-/// The site at the start of `runtime.netpollready`: RBX pd, RCX mode (`'r'`, `'w'` or their sum). It has no stack check.
+/// The site at the start of `runtime.netpollready`: RBX pd, RCX mode (`'r'`, `'w'` or their sum). It has no stack check unless it
+/// was compiled without optimization.
 ///
 /// # Errors
 /// When the code is not as expected.
 pub fn netpollready(code: &FunctionCode) -> Result<Site, SiteError> {
     let instructions = code.instructions()?;
-    if let Some(first) = instructions.first()
-        && is_stack_check(first)
-    {
-        return Err(unexpected(code, first, "no stack check"));
-    }
-    first_emulated(code, &instructions, &instructions, &NETPOLLREADY_ARGUMENTS)
+    let body_start = match instructions.first() {
+        Some(first) if is_stack_check(first) => after_stack_check(code, &instructions)?,
+        _ => 0,
+    };
+    let body = instructions.get(body_start..).unwrap_or_default();
+    first_emulated(code, &instructions, body, &NETPOLLREADY_ARGUMENTS)
 }
 
 /// `cmp rsp, [r14+0x10]` (`g.stackguard0`, cmd/internal/obj/x86/obj6.go `stacksplit`), or its form for large frames, which

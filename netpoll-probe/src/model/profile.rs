@@ -348,6 +348,20 @@ impl Profile {
         groups
     }
 
+    /// The functions ([`Dimension::Function`]) that waited for a peer, and how long, ns; longest first.
+    #[must_use]
+    pub fn functions_of_peer(&self, peer: &GroupKey, include_idle: bool) -> Vec<(GroupKey, u64)> {
+        let mut functions: HashMap<GroupKey, u64> = HashMap::new();
+        for (cell, sums) in self.classes(include_idle).flat_map(|waits| &waits.cells) {
+            if self.cell_key(cell, Dimension::Peer) == *peer {
+                *functions.entry(self.cell_key(cell, Dimension::Function)).or_default() += sums.total_ns();
+            }
+        }
+        let mut functions: Vec<_> = functions.into_iter().collect();
+        functions.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        functions
+    }
+
     /// Hands out the time of every group and stack.
     pub fn for_each_leaf(
         &self,

@@ -76,6 +76,11 @@ impl StackTable {
         self.stacks.get(id.0 as usize)
     }
 
+    /// All stacks, by rising id.
+    pub fn iter(&self) -> impl Iterator<Item = &Stack> {
+        self.stacks.iter().map(Arc::as_ref)
+    }
+
     /// How many distinct stacks there are.
     #[must_use]
     pub fn len(&self) -> usize {

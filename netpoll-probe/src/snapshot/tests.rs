@@ -47,11 +47,12 @@ impl FrameTable for Functions {
 }
 
 type Words = BTreeMap<u64, u64>;
+type Hook = Box<dyn FnMut(&mut Words, &[Range<u64>])>;
 
-/// Words by address, and what happens to them before each read, by its number.
+/// Words by address, and what happens to them before each read.
 struct Memory {
     words: RefCell<Words>,
-    before_read: RefCell<Box<dyn FnMut(&mut Words, &[Range<u64>])>>,
+    before_read: RefCell<Hook>,
 }
 
 impl ReadMemory for Memory {
@@ -138,7 +139,7 @@ fn io_waits(count: u64) -> Words {
     words
 }
 
-/// A snapshot of `words`; `before_read` may change them before each read, whose number it gets.
+/// A snapshot of `words`; `before_read` may change them before each read, and gets what is read.
 fn take(
     words: Words,
     wanted: Wanted,

@@ -21,7 +21,6 @@ pub struct Symbolizer {
     bias: u64,
     frames: HashMap<u64, Arc<[Frame]>>,
     stacks: HashMap<u64, StackId>,
-    table: StackTable,
     names: HashMap<String, Arc<str>>,
 }
 
@@ -34,46 +33,34 @@ impl Symbolizer {
             bias,
             frames: HashMap::new(),
             stacks: HashMap::new(),
-            table: StackTable::default(),
             names: HashMap::new(),
         }
     }
 
-    /// The stack that a hash names; `pcs` are its addresses, leaf first: the first one where the goroutine is, the
-    /// others where it will return to.
-    pub fn stack(&mut self, hash: u64, pcs: &[u64]) -> StackId {
+    /// The stack that a hash names, put into `table`; `pcs` are its addresses, leaf first: the first one where the
+    /// goroutine is, the others where it will return to.
+    pub fn stack(&mut self, hash: u64, pcs: &[u64], table: &mut StackTable) -> StackId {
         if let Some(id) = self.stacks.get(&hash) {
             return *id;
         }
-        let stack = self.walk(pcs);
-        let id = self.table.intern(stack);
+        let frames = pcs.iter().enumerate().map(|(depth, pc)| (*pc, depth == 0));
+        let id = self.walked(frames, table);
         self.stacks.insert(hash, id);
         id
     }
 
-    /// A stack that has no hash.
-    pub fn stack_of(&mut self, pcs: &[u64]) -> StackId {
+    /// A stack that has no hash: its addresses, leaf first, and for each whether it is the instruction itself and not
+    /// a return address.
+    pub fn walked(&mut self, pcs: impl IntoIterator<Item = (u64, bool)>, table: &mut StackTable) -> StackId {
         let stack = self.walk(pcs);
-        self.table.intern(stack)
+        table.intern(stack)
     }
 
-    /// All stacks named so far.
-    #[must_use]
-    pub fn table(&self) -> &StackTable {
-        &self.table
-    }
-
-    /// Gives the stacks away.
-    #[must_use]
-    pub fn into_table(self) -> StackTable {
-        self.table
-    }
-
-    fn walk(&mut self, pcs: &[u64]) -> Stack {
-        let mut frames = Vec::with_capacity(pcs.len());
-        for (depth, pc) in pcs.iter().enumerate() {
+    fn walk(&mut self, pcs: impl IntoIterator<Item = (u64, bool)>) -> Stack {
+        let mut frames = Vec::new();
+        for (pc, is_exact) in pcs {
             // A return address is after its call, and may be on the next line, or in the next function.
-            let called_from = if depth == 0 { *pc } else { pc.saturating_sub(1) };
+            let called_from = if is_exact { pc } else { pc.saturating_sub(1) };
             frames.extend_from_slice(&self.frames_at(called_from));
         }
         let truncated = frames.last().is_none_or(|frame| !BOTTOMS.contains(&&*frame.func));

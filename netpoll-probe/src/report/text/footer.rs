@@ -1,0 +1,125 @@
+//! How far the report can be trusted, how it was made, what it cost.
+
+use super::{
+    super::{
+        Options,
+        unit::{Bytes, Count, Share, Time, clean},
+    },
+    page::{Page, Tone, solid},
+};
+use crate::model::{
+    profile::{Cost, Plan, Profile},
+    sums::Totals,
+    wait::KernelReadySource,
+};
+
+/// Writes the lines below the tables.
+pub(super) fn write(page: &mut Page, profile: &Profile, options: &Options, totals: &Totals) {
+    page.blank();
+    let idle = &profile.idle.totals.sums;
+    if idle.count() > 0 && !options.include_idle {
+        let text = format!(
+            "{} idle waits (accept loops, keep-alive connections between requests); --idle shows them.",
+            Count(idle.count())
+        );
+        page.paragraph("Left out  ", &text, Tone::Plain);
+    }
+    quality(page, profile, totals);
+    hooks(page, &profile.plan);
+    cost(page, &profile.cost, profile.metadata.duration_ns);
+}
+
+fn quality(page: &mut Page, profile: &Profile, totals: &Totals) {
+    let quality = &profile.quality;
+    let causes = |table: &std::collections::BTreeMap<String, u64>| {
+        let parts: Vec<_> =
+            table.iter().map(|(cause, count)| format!("{} {}", solid(Count(*count)), clean(cause))).collect();
+        parts.join(", ")
+    };
+    let mut text = format!("{} waits seen", Count(quality.seen));
+    text.push_str(", ");
+    text.push_str(&match causes(&quality.lost) {
+        none if none.is_empty() => "nothing lost".to_owned(),
+        lost => format!("LOST: {lost}"),
+    });
+    text.push_str(", ");
+    text.push_str(&match causes(&quality.unmatched) {
+        none if none.is_empty() => "nothing unmatched".to_owned(),
+        unmatched => format!("unmatched: {unmatched}"),
+    });
+    text.push_str(&format!(
+        "; {} open before it began, {} still open at its end.",
+        Count(quality.started_before),
+        Count(quality.open)
+    ));
+    let tone = if quality.lost_total() > 0 { Tone::Warning } else { Tone::Plain };
+    page.paragraph("Quality   ", &text, tone);
+
+    let unknown = [
+        ("kernel-ready", quality.kernel_ready_unknown),
+        ("poll", quality.poll_unknown),
+        ("stack", quality.stack_unknown),
+        ("whole stack", quality.stack_truncated),
+        ("socket", quality.endpoint_unknown),
+    ];
+    let mut parts: Vec<_> = unknown
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(what, count)| format!("the {what} of {}", solid(Count(*count))))
+        .collect();
+    if quality.clamped > 0 {
+        parts.push(format!("the order of {} clocks", solid(Count(quality.clamped))));
+    }
+    let unknown = if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") };
+    page.paragraph("          ", &format!("Not known: {unknown}.{}", sources(totals)), Tone::Plain);
+}
+
+/// How the moment of readiness is known.
+fn sources(totals: &Totals) -> String {
+    let all: u64 = totals.kernel_ready_sources.values().sum();
+    let mut sources: Vec<_> = totals
+        .kernel_ready_sources
+        .iter()
+        .filter(|(source, _)| **source != KernelReadySource::None)
+        .collect();
+    sources.sort_by_key(|(source, count)| (std::cmp::Reverse(**count), **source));
+    let parts: Vec<_> = sources
+        .iter()
+        .map(|(source, count)| format!("{source}\u{a0}{}", solid(Share(**count, all))))
+        .collect();
+    if parts.is_empty() { String::new() } else { format!(" Kernel-ready is known by {}.", parts.join(", ")) }
+}
+
+fn hooks(page: &mut Page, plan: &Plan) {
+    let clocks: Vec<_> = plan
+        .clocks
+        .iter()
+        .map(|clock| format!("{} by {}", clean(&clock.clock), clean(&clock.hook)))
+        .collect();
+    if !plan.name.is_empty() {
+        page.paragraph("Hooks     ", &format!("{}: {}.", clean(&plan.name), clocks.join(", ")), Tone::Dim);
+    }
+    for clock in &plan.clocks {
+        if let Some(lost) = &clock.lost_without {
+            let text =
+                format!("{}: {} is not known ({}).", clean(&clock.clock), clean(lost), clean(&clock.why));
+            page.paragraph("          ", &text, Tone::Dim);
+        }
+    }
+}
+
+fn cost(page: &mut Page, cost: &Cost, duration_ns: u64) {
+    let mut parts = Vec::new();
+    if let Some(ns) = cost.cpu_ns {
+        parts.push(format!("{} of CPU ({} of one)", solid(Time(ns)), solid(Share(ns, duration_ns))));
+    }
+    if let (Some(ns), Some(count)) = (cost.bpf_run_ns, cost.bpf_run_count) {
+        let each = ns.checked_div(count).unwrap_or(0);
+        parts.push(format!("{} runs of its eBPF programs, {} each", Count(count), solid(Time(each))));
+    }
+    if let Some(bytes) = cost.peak_resident_bytes {
+        parts.push(format!("{} of memory at most", solid(Bytes(bytes))));
+    }
+    parts.push(format!("{} records", Count(cost.ring_records)));
+    page.paragraph("Own cost  ", &format!("{}.", parts.join(", ")), Tone::Dim);
+}
