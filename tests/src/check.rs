@@ -35,6 +35,15 @@ impl Verdict {
         );
     }
 
+    /// Adds a verdict on lengths of time: at most so long at the median and at p99, ns. No lengths are wrong.
+    pub fn add_spread(&mut self, name: &'static str, spread: &Spread, (p50_ns, p99_ns): (i64, i64)) {
+        self.add(
+            name,
+            !spread.is_empty() && spread.quantile_ns(500) <= p50_ns && spread.quantile_ns(990) <= p99_ns,
+            format!("{spread} (p50 ≤ {} µs, p99 ≤ {} µs)", p50_ns / 1000, p99_ns / 1000),
+        );
+    }
+
     /// Whether everything holds.
     #[must_use]
     pub fn good(&self) -> bool {

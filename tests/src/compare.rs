@@ -21,15 +21,21 @@ pub struct Bounds {
     pub outcome: f64,
     /// Share of fds, kinds, roles, addresses, stacks that must be right.
     pub facts: f64,
-    /// How much longer the call may be than its wait, at the median and at p99, ns.
+    /// How much longer an exact wait may be in the program's log than in the record, at the median and at p99, ns.
     ///
-    /// For an exact wait this is: out of the callback that saw EAGAIN, through `waitRead` to the first probe; from the
-    /// second probe back into the callback; and two uprobe hits (0.5 to 0.8 µs each when emulated, where measured).
-    /// That is a few microseconds, and what is left is the machine: a thread that loses its CPU between the two clocks
-    /// of one side. So the median is a bound of the probe, and p99 one of the probe and the machine.
+    /// Between the two clocks on one side there are only the way out of the callback that saw EAGAIN through `waitRead`
+    /// to the first probe, or from the second probe back into the callback, and one uprobe hit (0.5 to 0.8 µs when
+    /// emulated, where measured): 2.5 µs in all at the median here. What is left is the machine. A thread that loses its
+    /// CPU just there makes an error of milliseconds, but the window is so short that this stays far below 1 of 100:
+    /// p99 was 10 to 35 µs on two CPUs with several other loads, without the probe 2.5 µs.
     pub error_p50_ns: i64,
     /// See `error_p50_ns`.
     pub error_p99_ns: i64,
+    /// The same for whole calls of `Read` and `Accept`, which contain two system calls more, and so a window ten times
+    /// as long: 5.4 µs at the median here, 0.15 to 0.4 ms at p99, 5 ms when the program starves.
+    pub call_p50_ns: i64,
+    /// See `call_p50_ns`.
+    pub call_p99_ns: i64,
     /// How long after the peer's clock (read before its system call) the kernel may have made the fd ready, at the
     /// median, ns.
     pub kernel_ready_p50_ns: i64,
@@ -46,11 +52,29 @@ impl Default for Bounds {
             found: 0.999,
             outcome: 0.999,
             facts: 0.999,
-            error_p50_ns: 25_000,
-            error_p99_ns: 1_000_000,
+            error_p50_ns: 10_000,
+            error_p99_ns: 100_000,
+            call_p50_ns: 25_000,
+            call_p99_ns: 5_000_000,
             kernel_ready_p50_ns: 100_000,
             spurious: 0.9,
             losses_allowed: false,
+        }
+    }
+}
+
+impl Bounds {
+    /// The same on a machine that is so many times slower.
+    #[must_use]
+    pub fn slower(self, times: u32) -> Self {
+        let slower = |ns: i64| ns.saturating_mul(i64::from(times));
+        Self {
+            error_p50_ns: slower(self.error_p50_ns),
+            error_p99_ns: slower(self.error_p99_ns),
+            call_p50_ns: slower(self.call_p50_ns),
+            call_p99_ns: slower(self.call_p99_ns),
+            kernel_ready_p50_ns: slower(self.kernel_ready_p50_ns),
+            ..self
         }
     }
 }
@@ -158,10 +182,8 @@ fn outcomes(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
             });
         }
         let count = records.iter().filter(|record| record.outcome == Outcome::Rearmed).count();
-        if call.rearmed > 0 || count > 0 {
-            rearmed.case(count == call.rearmed, || {
-                format!("{count} rearmed instead of {}: {}", call.rearmed, call.name())
-            });
+        if let Some(known) = call.rearmed().filter(|known| *known > 0 || count > 0) {
+            rearmed.case(count == known, || format!("{count} rearmed instead of {known}: {}", call.name()));
         }
         if call.exact && records.len() == 1 {
             let tally = if call.spurious { &mut spurious } else { &mut not_spurious };
@@ -171,7 +193,8 @@ fn outcomes(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
         }
     }
     verdict.add_share("outcome", bounds.outcome, &outcome);
-    verdict.add_share("deadlines that fired and were moved", bounds.outcome, &rearmed);
+    // A few hundred cases, and a reader that was not parked yet in one of them leaves none: hence not 99.9 %.
+    verdict.add_share("deadlines that fired and were moved", 0.99, &rearmed);
     verdict.add_share("spurious wake-ups flagged", bounds.spurious, &spurious);
     verdict.add_share("useful wake-ups not flagged", bounds.outcome, &not_spurious);
 }
@@ -222,7 +245,8 @@ fn stacks(verdict: &mut Verdict, matched: &[Matched], bounds: &Bounds) {
                 let got: Vec<&str> = record.stack.iter().map(|frame| frame.func.as_str()).collect();
                 format!("no {missing:?} in {got:?}: {}", call.name())
             });
-            let own = record.stack.iter().find(|frame| frame.func.starts_with("main."));
+            // The compiler's own functions (wrappers of methods) have no file.
+            let own = record.stack.iter().find(|frame| frame.func == format!("main.{}", call.scenario));
             places.case(own.is_none_or(|frame| frame.file.ends_with(".go") && frame.line > 0), || {
                 format!("no file and line in {own:?}")
             });
@@ -273,7 +297,6 @@ fn source_fits(record: &Record) -> bool {
 fn errors(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
     let mut exact = Spread::default();
     let mut whole = Spread::default();
-    let (mut before, mut after) = (Spread::default(), Spread::default());
     for Matched { call, records } in inside {
         let [record] = records.as_slice() else { continue };
         if !call.expect_wait {
@@ -282,25 +305,13 @@ fn errors(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
         let (lead, tail) = (span(call.before_ns, record.start_ns), span(record.end_ns, call.after_ns));
         if call.exact {
             exact.add(lead + tail);
-            before.add(lead);
-            after.add(tail);
         } else if call.op != Op::Write && call.op != Op::Connect {
             // A write copies before and after its wait, a connect makes a socket: those are no errors.
             whole.add(lead + tail);
         }
     }
-    let good = |spread: &Spread| {
-        !spread.is_empty()
-            && spread.quantile_ns(500) <= bounds.error_p50_ns
-            && spread.quantile_ns(990) <= bounds.error_p99_ns
-    };
-    let limits = format!("p50 ≤ {} µs, p99 ≤ {} µs", bounds.error_p50_ns / 1000, bounds.error_p99_ns / 1000);
-    verdict.add(
-        "duration of exact waits",
-        good(&exact),
-        format!("{exact} ({limits})\n       before {before}\n       after  {after}"),
-    );
-    verdict.add("duration of calls with one wait", good(&whole), format!("{whole} ({limits})"));
+    verdict.add_spread("duration of exact waits", &exact, (bounds.error_p50_ns, bounds.error_p99_ns));
+    verdict.add_spread("duration of calls with one wait", &whole, (bounds.call_p50_ns, bounds.call_p99_ns));
 }
 
 /// Scenarios in which something else makes the fd ready first, so that the peer's clock bounds nothing.

@@ -96,12 +96,14 @@ fn total(waits: &HashMap<u64, Vec<&TracedWait>>) -> usize {
 pub struct Bounds {
     /// Share of waits that both must have.
     pub same: f64,
-    /// How much longer a record may be than the tracer's interval, at the median and at p99, ns.
+    /// How much longer a record may be than the tracer's interval, at the median and at p99, ns: the way between the
+    /// probes and the tracer's stamps. 2 µs and 22 µs were measured.
     pub duration_p50_ns: i64,
     /// See `duration_p50_ns`.
     pub duration_p99_ns: i64,
     /// How far the two run-queue delays may be apart, at the median and at p99, ns. The record's begins at the exit of
-    /// `epoll_pwait`; the tracer's when the runtime has gone through the events and marks this goroutine runnable.
+    /// `epoll_pwait`; the tracer's when the runtime has gone through the events, has found a P, and marks this goroutine
+    /// runnable. 9 µs and 0.7 ms were measured, with a thread that lost its CPU between now and then.
     pub queue_p50_ns: i64,
     /// See `queue_p50_ns`.
     pub queue_p99_ns: i64,
@@ -111,10 +113,10 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             same: 0.999,
-            duration_p50_ns: 25_000,
-            duration_p99_ns: 1_000_000,
-            queue_p50_ns: 25_000,
-            queue_p99_ns: 1_000_000,
+            duration_p50_ns: 10_000,
+            duration_p99_ns: 100_000,
+            queue_p50_ns: 50_000,
+            queue_p99_ns: 5_000_000,
         }
     }
 }
@@ -143,7 +145,6 @@ pub fn compare(
     const HARDLY_PARKED_NS: u64 = 100_000;
 
     let tracer = Traced::new(waits);
-    let mut taken = 0;
     let (mut has_trace, mut duration, mut queue) = (Tally::default(), Spread::default(), Spread::default());
     for record in records {
         let ended = record.outcome != Outcome::Open && !record.started_before;
@@ -152,7 +153,6 @@ pub fn compare(
         }
         let traced = tracer.first_in(record.goid, record.start_ns, record.end_ns);
         if let Some(traced) = traced {
-            taken += 1;
             duration.add(span(record.start_ns, traced.block_ns) + span(traced.run_ns, record.end_ns));
             if let (Some(queue_ns), Outcome::Ready) =
                 (record.queue_ns.filter(|_| record.parked()), record.outcome)
@@ -200,24 +200,8 @@ pub fn compare(
         });
     }
     verdict.add_share("traced waits are recorded", bounds.same, &is_recorded);
-    verdict.add(
-        "same duration",
-        !duration.is_empty()
-            && duration.quantile_ns(500) <= bounds.duration_p50_ns
-            && duration.quantile_ns(990) <= bounds.duration_p99_ns,
-        format!(
-            "{duration} (p50 ≤ {} µs, p99 ≤ {} µs), {taken} pairs",
-            bounds.duration_p50_ns / 1000,
-            bounds.duration_p99_ns / 1000
-        ),
-    );
-    verdict.add(
-        "same run-queue delay",
-        !queue.is_empty()
-            && queue.quantile_ns(500) <= bounds.queue_p50_ns
-            && queue.quantile_ns(990) <= bounds.queue_p99_ns,
-        format!("{queue} (p50 ≤ {} µs, p99 ≤ {} µs)", bounds.queue_p50_ns / 1000, bounds.queue_p99_ns / 1000),
-    );
+    verdict.add_spread("same duration", &duration, (bounds.duration_p50_ns, bounds.duration_p99_ns));
+    verdict.add_spread("same run-queue delay", &queue, (bounds.queue_p50_ns, bounds.queue_p99_ns));
     verdict
 }
 
@@ -249,8 +233,8 @@ pub fn compare_truth(waits: &[TracedWait], calls: &[Call]) -> Verdict {
         if call.expect_wait && (*count > 0 || !tracer.blurred(call.goid, call.before_ns, call.after_ns)) {
             traced.case(*count > 0, || format!("not traced: {}", call.name()));
         }
-        if call.exact || call.rearmed > 0 {
-            once.case(*count <= 1 + call.rearmed, || format!("traced {count} times: {}", call.name()));
+        if let Some(rearmed) = call.rearmed().filter(|rearmed| call.exact || *rearmed > 0) {
+            once.case(*count <= 1 + rearmed, || format!("traced {count} times: {}", call.name()));
         }
     }
     let mut verdict = Verdict::default();

@@ -38,6 +38,8 @@ pub struct Options {
     pub truth: PathBuf,
     /// `--hooks`
     pub hooks: String,
+    /// `--kernel-ready`
+    pub kernel_ready: String,
     /// Length of the load.
     pub seconds: f64,
     /// Calls per second relative to the truth program's default.
@@ -60,6 +62,7 @@ impl Options {
             probe,
             truth,
             hooks: "pollwait".to_owned(),
+            kernel_ready: "auto".to_owned(),
             seconds: 5.0,
             intensity: 1.0,
             many: 200,
@@ -67,6 +70,11 @@ impl Options {
             patience: 1,
             bounds: compare::Bounds::default(),
         }
+    }
+
+    fn record(&self, truth: &Truth, hooks: &str) -> Result<Recording> {
+        let choices = ["--hooks", hooks, "--kernel-ready", &self.kernel_ready];
+        Recording::start(&self.probe, truth.id(), &choices, self.timeout())
     }
 
     fn timeout(&self) -> Duration {
@@ -136,7 +144,7 @@ impl Truth {
 /// Records a whole load and holds the records against the truth.
 pub fn truth_run(options: &Options) -> Result<Verdict> {
     let mut truth = Truth::start(options, false)?;
-    let recording = Recording::start(&options.probe, truth.id(), &options.hooks, options.timeout())?;
+    let recording = options.record(&truth, &options.hooks)?;
     truth.load()?;
     let recorded = recording.stop(options.timeout())?;
     let (calls, files) = truth.end()?;
@@ -147,8 +155,8 @@ pub fn truth_run(options: &Options) -> Result<Verdict> {
 /// Records one load with both sets of hooks at the same time, and holds the one against the other.
 pub fn agree_run(options: &Options, bounds: &agree::Bounds) -> Result<Verdict> {
     let mut truth = Truth::start(options, false)?;
-    let first = Recording::start(&options.probe, truth.id(), "pollwait", options.timeout())?;
-    let second = Recording::start(&options.probe, truth.id(), "runtime", options.timeout())?;
+    let first = options.record(&truth, "pollwait")?;
+    let second = options.record(&truth, "runtime")?;
     let from_ns = monotonic_ns();
     truth.load()?;
     let to_ns = monotonic_ns();
@@ -166,7 +174,7 @@ pub fn exectrace_run(
     bounds: &exectrace::Bounds,
 ) -> Result<Verdict> {
     let mut truth = Truth::start(options, true)?;
-    let recording = Recording::start(&options.probe, truth.id(), &options.hooks, options.timeout())?;
+    let recording = options.record(&truth, &options.hooks)?;
     truth.load()?;
     let recorded = recording.stop(options.timeout())?;
     let trace = truth.trace();

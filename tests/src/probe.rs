@@ -78,13 +78,15 @@ pub struct Recorded {
 }
 
 impl Recording {
-    /// Attaches to `pid` and returns once everything is recorded.
-    pub fn start(executable: &Path, pid: u32, hooks: &str, timeout: Duration) -> Result<Self> {
+    /// Attaches to `pid`, with further arguments, and returns once everything is recorded.
+    pub fn start(executable: &Path, pid: u32, choices: &[&str], timeout: Duration) -> Result<Self> {
         let files = tempfile::tempdir().context("cannot make a folder")?;
         let attach_ns = monotonic_ns();
         let mut process = Process::spawn(
             Command::new(executable)
-                .args(["attach", "--pid", &pid.to_string(), "--hooks", hooks, "--idle", "-o"])
+                .args(["attach", "--pid", &pid.to_string(), "--idle"])
+                .args(choices)
+                .arg("-o")
                 .arg(files.path().join("waits.ndjson"))
                 .arg("-o")
                 .arg(files.path().join("summary.json")),

@@ -59,11 +59,17 @@ pub struct Call {
     pub expect_wait: bool,
     pub exact: bool,
     pub spurious: bool,
-    pub rearmed: usize,
+    pub rearmed: i32,
     pub frames: Vec<String>,
 }
 
 impl Call {
+    /// How often its deadline fired and was moved before the goroutine ran, where the program knows.
+    #[must_use]
+    pub fn rearmed(&self) -> Option<usize> {
+        usize::try_from(self.rearmed).ok()
+    }
+
     /// For messages.
     #[must_use]
     pub fn name(&self) -> String {

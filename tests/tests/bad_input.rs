@@ -202,7 +202,7 @@ fn a_target_that_ends_while_recorded() {
     let _turn = live::turn();
     let options = options().unwrap();
     let mut truth = Truth::start(&options, false).unwrap();
-    let recording = Recording::start(&options.probe, truth.id(), "auto", TIMEOUT).unwrap();
+    let recording = Recording::start(&options.probe, truth.id(), &[], TIMEOUT).unwrap();
     truth.load().unwrap();
     drop(truth); // killed
     let recorded = recording.wait(TIMEOUT).unwrap();
@@ -249,7 +249,7 @@ fn an_executable_that_was_deleted_or_replaced() {
         if replaced {
             fs::copy("/bin/sleep", &program).unwrap();
         }
-        let recording = Recording::start(&options.probe, truth.id(), "auto", TIMEOUT).unwrap();
+        let recording = Recording::start(&options.probe, truth.id(), &[], TIMEOUT).unwrap();
         truth.load().unwrap();
         let recorded = recording.stop(TIMEOUT).unwrap();
         let named = |record: &&record::Record| record.stack.iter().any(|frame| frame.func == "main.tcpRead");

@@ -37,7 +37,7 @@ fn the_demo_is_told_right() {
     let (_, database) = ready(&mut demo, "database").unwrap();
     let (_, upstream) = ready(&mut demo, "upstream").unwrap();
     let (pid, service) = ready(&mut demo, "serve").unwrap();
-    let recording = Recording::start(&probe::executable().unwrap(), pid, "auto", TIMEOUT).unwrap();
+    let recording = Recording::start(&probe::executable().unwrap(), pid, &[], TIMEOUT).unwrap();
     std::thread::sleep(Duration::from_secs(4));
     let recorded = recording.stop(TIMEOUT).unwrap();
     let records = &recorded.records;

@@ -69,10 +69,9 @@ fn records_against_the_truth_of_a_starved_program() {
     options.hogs = 2;
     options.intensity = 0.3;
     options.many = 50;
-    // Each clock is now read by a thread that competes for its CPU.
-    options.bounds.error_p50_ns = 1_000_000;
-    options.bounds.error_p99_ns = 50_000_000;
-    options.bounds.kernel_ready_p50_ns = 5_000_000;
+    // The window is a little longer, and whoever loses its CPU in it gets it back later.
+    options.bounds.error_p99_ns = 1_000_000;
+    options.bounds.call_p99_ns = 20_000_000;
     holds(&live::truth_run(&options).unwrap());
 }
 

@@ -25,7 +25,7 @@ use crate::model::{
 
 /// Writes the summary.
 pub(super) fn render(profile: &Profile, options: &Options, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, &Summary::of(profile, options))?;
+    serde_json::to_writer(&mut *out, &Summary::of(profile, options))?;
     writeln!(out)
 }
 

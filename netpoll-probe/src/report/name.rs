@@ -3,9 +3,9 @@
 use super::unit::clean;
 use crate::model::{
     function::{Origin, origin, package, telling_frame},
-    profile::{GroupKey, Profile, StackKey},
+    profile::{GroupKey, PeerId, Profile, StackKey},
     stack::{Frame, Stack},
-    wait::Phase,
+    wait::{Kind, Phase},
 };
 
 /// How a report calls a stack that is not known.
@@ -75,6 +75,11 @@ pub(super) fn neighbours(stack: &Stack, modules: &[&str]) -> (Option<String>, Op
     (called.map(|frame| short(&frame.func)), caller.map(|frame| short(&frame.func)))
 }
 
+/// A peer's name.
+pub(super) fn peer(profile: &Profile, id: PeerId) -> String {
+    clean(&profile.peer(id).to_string()).into_owned()
+}
+
 /// A group's name.
 pub(super) fn group(profile: &Profile, key: &GroupKey) -> String {
     match key {
@@ -86,7 +91,7 @@ pub(super) fn group(profile: &Profile, key: &GroupKey) -> String {
         GroupKey::Function(func) => short(func),
         GroupKey::Goroutine(key) => format!("goroutine {}{}", key.goid, process(profile, key.pid)),
         GroupKey::Fd { pid, fd, peer } => {
-            let kind = peer.kind().map_or("", crate::model::wait::Kind::name);
+            let kind = peer.kind().map_or("", Kind::name);
             let peer = peer.to_string();
             // A file without addresses is called by its fd already, "pipe fd 7".
             let what =

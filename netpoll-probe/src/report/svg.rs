@@ -9,7 +9,7 @@ use inferno::flamegraph::{
 
 use super::{
     Options, folded,
-    name::{self, meaning, short},
+    name::{self, short},
     unit::{Time, clean},
 };
 use crate::model::{
@@ -48,16 +48,18 @@ fn title(profile: &Profile, options: &Options, total_ns: u64) -> String {
     let by = options.group_by.map(|dimension| format!(", by {}", dimension.name())).unwrap_or_default();
     let idle = if options.include_idle { ", idle waits included" } else { "" };
     format!(
-        "Network waits of {}: {} in {}{by}{idle}",
+        "Network waits of {}: {} over all goroutines in {}{by}{idle}",
         name::targets(profile),
         Time(total_ns),
         Time(profile.metadata.duration_ns)
     )
 }
 
+/// A legend that fits 1,200 pixels.
 fn subtitle() -> String {
-    let phases = Phase::ALL.map(|phase| format!("[{phase}] {}", meaning(phase)));
-    format!("Width: time waited, summed over goroutines. Tips: {}", phases.join(", "))
+    "Width: time waited. Tips: [peer] nothing had come, [pickup] it had and nobody polled, [queue] no P ran it. \
+     Code: yellow own, green libraries, grey Go"
+        .to_owned()
 }
 
 /// Strong colors for the phases, pale ones for the code: the program's own yellow, libraries green, Go's grey.

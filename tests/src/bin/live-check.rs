@@ -8,7 +8,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use netpoll_probe_tests::{
-    agree, compare,
+    agree,
     live::{self, Options},
     probe,
 };
@@ -23,6 +23,9 @@ struct Arguments {
     /// Which hooks to record with; "both" records with pollwait and runtime at once and compares the two
     #[arg(long, default_value = "pollwait")]
     hooks: String,
+    /// How to know when the kernel made an fd ready: auto, fentry, kprobe, tracepoints
+    #[arg(long, default_value = "auto")]
+    kernel_ready: String,
     /// Length of the load
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
@@ -32,18 +35,10 @@ struct Arguments {
     /// Goroutines that wait long and seldom
     #[arg(long, default_value_t = 200)]
     many: u32,
-    /// How much longer everything may take than on a usual machine
+    /// How many times slower this machine is: multiplies every bound on time and every time limit. An emulator with two
+    /// CPUs is 20
     #[arg(long, default_value_t = 1)]
-    patience: u32,
-    /// Bound of the error of durations at the median, µs
-    #[arg(long, default_value_t = compare::Bounds::default().error_p50_ns / 1000)]
-    error_p50_us: i64,
-    /// Bound of the error of durations at p99, µs
-    #[arg(long, default_value_t = compare::Bounds::default().error_p99_ns / 1000)]
-    error_p99_us: i64,
-    /// Bound of the kernel-ready clock after the peer's, at the median, µs
-    #[arg(long, default_value_t = compare::Bounds::default().kernel_ready_p50_ns / 1000)]
-    kernel_ready_p50_us: i64,
+    slower: u32,
 }
 
 fn main() -> ExitCode {
@@ -63,20 +58,14 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<netpoll_probe_tests::check::Verdict> {
     probe::require_root()?;
     let mut options = Options::new(arguments.probe.clone(), arguments.truth.clone());
+    options.kernel_ready.clone_from(&arguments.kernel_ready);
     options.seconds = arguments.seconds;
     options.intensity = arguments.intensity;
     options.many = arguments.many;
-    options.patience = arguments.patience;
-    options.bounds.error_p50_ns = arguments.error_p50_us * 1000;
-    options.bounds.error_p99_ns = arguments.error_p99_us * 1000;
-    options.bounds.kernel_ready_p50_ns = arguments.kernel_ready_p50_us * 1000;
+    options.patience = arguments.slower;
+    options.bounds = options.bounds.slower(arguments.slower);
     if arguments.hooks == "both" {
-        let bounds = agree::Bounds {
-            apart_p50_ns: options.bounds.error_p50_ns,
-            apart_p99_ns: options.bounds.error_p99_ns,
-            ..agree::Bounds::default()
-        };
-        live::agree_run(&options, &bounds)
+        live::agree_run(&options, &agree::Bounds::default().slower(arguments.slower))
     } else {
         options.hooks.clone_from(&arguments.hooks);
         live::truth_run(&options)

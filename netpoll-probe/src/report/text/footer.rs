@@ -48,7 +48,7 @@ fn quality(page: &mut Page, profile: &Profile, totals: &Totals) {
         unmatched => format!("unmatched: {unmatched}"),
     });
     text.push_str(&format!(
-        "; {} open before it began, {} still open at its end.",
+        ". {} began before the recording, {} were open at its end.",
         Count(quality.started_before),
         Count(quality.open)
     ));
@@ -59,16 +59,16 @@ fn quality(page: &mut Page, profile: &Profile, totals: &Totals) {
         ("kernel-ready", quality.kernel_ready_unknown),
         ("poll", quality.poll_unknown),
         ("stack", quality.stack_unknown),
-        ("whole stack", quality.stack_truncated),
+        ("root of the stack", quality.stack_truncated),
         ("socket", quality.endpoint_unknown),
     ];
     let mut parts: Vec<_> = unknown
         .iter()
         .filter(|(_, count)| *count > 0)
-        .map(|(what, count)| format!("the {what} of {}", solid(Count(*count))))
+        .map(|(what, count)| format!("{what} of {}", solid(Count(*count))))
         .collect();
     if quality.clamped > 0 {
-        parts.push(format!("the order of {} clocks", solid(Count(quality.clamped))));
+        parts.push(format!("order of {} clocks", solid(Count(quality.clamped))));
     }
     let unknown = if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") };
     page.paragraph("          ", &format!("Not known: {unknown}.{}", sources(totals)), Tone::Plain);

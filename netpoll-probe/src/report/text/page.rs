@@ -3,7 +3,7 @@
 use super::super::Options;
 
 /// Below this a report is not narrowed any further.
-const MIN_WIDTH: usize = 60;
+const MIN_WIDTH: usize = 76;
 /// Sentences are not wider than this: longer lines are hard to read.
 const MAX_SENTENCE_WIDTH: usize = 110;
 

@@ -3,18 +3,20 @@
 use super::{
     super::{
         Options, name,
-        unit::{Count, Share, Time, clean},
+        unit::{Count, Share, Time},
     },
-    page::{Page, Tone, cut},
+    page::{Page, Tone, cut, solid},
 };
 use crate::model::{
     profile::{Dimension, Group, GroupKey, Profile, StackKey},
     sums::{Sums, Totals},
-    wait::Phase,
+    wait::{Phase, Role},
 };
 
 /// Narrower than this, a table leaves columns out.
 const ROOMY: usize = 96;
+/// A row of the whole report stands for at least one of this many parts of the time, or had timeouts.
+const SMALL: u64 = 1000;
 /// Rows of the open waits.
 const OPEN: usize = 6;
 
@@ -25,7 +27,8 @@ type Cell = (String, usize, Tone);
 pub(super) fn phases(page: &mut Page, profile: &Profile, totals: &Totals) {
     let roomy = page.width() >= ROOMY;
     page.title("Where the time went");
-    let bar_width = if roomy { 20 } else { 12 };
+    // What the other columns leave.
+    let bar_width = page.width().saturating_sub(if roomy { 84 } else { 66 }).clamp(10, 30);
     let total_ns = totals.sums.total_ns();
     let mut head = format!("  {:<8} {:<bar_width$} {:>9} {:>7}", "phase", "", "total", "share");
     if roomy {
@@ -59,9 +62,9 @@ pub(super) fn phases(page: &mut Page, profile: &Profile, totals: &Totals) {
     if duration_ns > 0 {
         let at_once = total_ns as f64 / duration_ns as f64;
         let text = format!(
-            "The {} are the sum over all goroutines: at any moment of the {} recorded, {at_once:.1} of them were waiting on average.",
-            Time(total_ns),
-            Time(duration_ns)
+            "{} is the sum over all goroutines: on average {at_once:.1} of them were waiting at any moment of the {}.",
+            solid(Time(total_ns)),
+            solid(Time(duration_ns))
         );
         page.paragraph("  ", &text, Tone::Dim);
     }
@@ -103,11 +106,15 @@ pub(super) fn groups(
     let with_timeouts = groups.iter().any(|group| group.sums.timeouts > 0);
     // What a profile does not tell apart comes last, however big.
     let (other, told): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| group.key == GroupKey::Other);
-    let (shown, rest) = told.split_at(rows.min(told.len()));
+    let worth_a_row = |group: &Group| {
+        options.group_by.is_some() || group.sums.timeouts > 0 || group.sums.total_ns() >= total_ns / SMALL
+    };
+    let shown = told.iter().take(rows).take_while(|group| worth_a_row(group)).count();
+    let (shown, rest) = told.split_at(shown);
 
     page.title(title(dimension));
     let head = ["waits", "total", "share", "p50", "p99", "max", "timeouts"].map(str::to_owned);
-    row(page, head.map(|text| (text, Tone::Dim)), with_timeouts, ("", Tone::Dim));
+    row(page, head.map(|text| (text, Tone::Dim)), with_timeouts, (header(dimension), Tone::Dim));
     for group in shown {
         let (called, detail) = describe(profile, options, group);
         sums_row(page, &group.sums, total_ns, with_timeouts, (&called, Tone::Plain));
@@ -122,8 +129,12 @@ pub(super) fn groups(
         remainder.merge(&group.sums);
     }
     if remainder.count() > 0 {
-        let more = if other.is_empty() { Count(rest.len() as u64).to_string() } else { "all".to_owned() };
-        sums_row(page, &remainder, total_ns, with_timeouts, (&format!("{more} others"), Tone::Dim));
+        let name = match rest.len() {
+            _ if !other.is_empty() => "all others".to_owned(),
+            1 => "1 other".to_owned(),
+            more => format!("{} others", Count(more as u64)),
+        };
+        sums_row(page, &remainder, total_ns, with_timeouts, (&name, Tone::Dim));
     }
 }
 
@@ -137,6 +148,19 @@ const fn title(dimension: Dimension) -> &'static str {
         Dimension::Role => "To do what",
         Dimension::Outcome => "How it ended",
         Dimension::Phase => "In which phase",
+    }
+}
+
+/// What the names of a table are.
+const fn header(dimension: Dimension) -> &'static str {
+    match dimension {
+        Dimension::Peer => "peer",
+        Dimension::Stack | Dimension::Function => "function",
+        Dimension::Goroutine => "goroutine, its longest wait",
+        Dimension::Fd => "fd, its peer, its longest wait",
+        Dimension::Role => "role",
+        Dimension::Outcome => "outcome",
+        Dimension::Phase => "phase",
     }
 }
 
@@ -161,12 +185,12 @@ fn row(page: &mut Page, cells: [(String, Tone); 7], with_timeouts: bool, called:
     let [waits, total, share, p50, p99, max, timeouts] = cells;
     let roomy = page.width() >= ROOMY;
     let wide = |(text, tone): (String, Tone), width: usize| (text, width, tone);
-    let mut columns: Vec<Cell> = vec![wide(waits, 9), wide(total, 9)];
+    let width = if roomy { 9 } else { 8 };
+    let mut columns: Vec<Cell> = vec![wide(waits, 8), wide(total, 9), wide(share, 8)];
     if roomy {
-        columns.push(wide(share, 8));
-        columns.push(wide(p50, 9));
+        columns.push(wide(p50, width));
     }
-    columns.extend([wide(p99, 9), wide(max, 9)]);
+    columns.extend([wide(p99, width), wide(max, width)]);
     if with_timeouts {
         columns.push(wide(timeouts, 9));
     }
@@ -186,19 +210,15 @@ fn describe(profile: &Profile, options: &Options, group: &Group) -> (String, Opt
         GroupKey::Peer(_) => (called, peer_detail(profile, options, group)),
         GroupKey::Stack(key) => (called, stack_detail(profile, *key, group)),
         // Of a goroutine or an fd, the longest wait tells most.
-        GroupKey::Goroutine(_) => match &group.sums.longest {
-            Some(longest) => {
-                let peer = clean(&profile.peer(longest.peer).to_string()).into_owned();
-                (
-                    format!("{called}, longest on {peer}"),
-                    Some(format!("in {}", name::doing(profile, longest.stack))),
-                )
+        GroupKey::Goroutine(_) | GroupKey::Fd { .. } => {
+            let Some(longest) = &group.sums.longest else { return (called, None) };
+            let doing = name::doing(profile, longest.stack);
+            // The header says that they are goroutines and fds.
+            let (_, called) = called.split_once(' ').unwrap_or(("", &called));
+            match &group.key {
+                GroupKey::Fd { .. } => (format!("{called}, {doing}"), None),
+                _ => (format!("{called}, {} in {doing}", name::peer(profile, longest.peer)), None),
             }
-            None => (called, None),
-        },
-        GroupKey::Fd { .. } => {
-            let doing = group.sums.longest.as_ref().map(|longest| name::doing(profile, longest.stack));
-            (called, doing.map(|function| format!("longest in {function}")))
         }
         _ => (called, None),
     }
@@ -232,11 +252,11 @@ fn peer_detail(profile: &Profile, options: &Options, group: &Group) -> Option<St
 fn stack_detail(profile: &Profile, key: StackKey, group: &Group) -> Option<String> {
     let stack = profile.stack(key)?;
     let (called, caller) = name::neighbours(stack, &profile.modules());
-    let peer = group.sums.longest.as_ref().map(|longest| profile.peer(longest.peer).to_string());
+    let peer = group.sums.longest.as_ref().map(|longest| name::peer(profile, longest.peer));
     let parts = [
+        peer,
         called.map(|called| format!("calls {called}")),
         caller.map(|caller| format!("called by {caller}")),
-        peer.map(|peer| format!("longest on {}", clean(&peer))),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(" · "))
@@ -257,14 +277,15 @@ pub(super) fn open(page: &mut Page, profile: &Profile, options: &Options, totals
         } else {
             Time(wait.duration_ns).to_string()
         };
-        let peer = clean(&profile.peer(wait.peer).to_string()).into_owned();
-        let text = format!(
-            "  goroutine {} to {} on fd {}, {peer}, in {}",
-            wait.goid,
-            wait.role,
-            wait.fd,
-            name::doing(profile, wait.stack)
-        );
+        let role = match wait.role {
+            Role::Accept => "accept",
+            Role::Connect => "connect to",
+            Role::Read => "read from",
+            Role::Write => "write to",
+        };
+        let peer = name::peer(profile, wait.peer);
+        let doing = name::doing(profile, wait.stack);
+        let text = format!("  goroutine {} to {role} {peer}, fd {}, in {doing}", wait.goid, wait.fd);
         let text = cut(&text, page.width().saturating_sub(11));
         page.line(&[(&format!("{age:>11}"), Tone::Plain), (&text, Tone::Plain)]);
     }
@@ -273,6 +294,6 @@ pub(super) fn open(page: &mut Page, profile: &Profile, options: &Options, totals
         page.line(&[(&format!("{:>11}  and {} more", "", Count(more)), Tone::Dim)]);
     }
     if open.iter().take(OPEN).any(|wait| wait.started_before) {
-        page.line(&[("  >: it waited before the recording began, for how long is not known.", Tone::Dim)]);
+        page.line(&[("  >: since before the recording began, for how long is not known.", Tone::Dim)]);
     }
 }

@@ -13,7 +13,7 @@ use crate::model::{
     peer::Peer,
     profile::{Dimension, Group, GroupKey, Profile},
     sums::Totals,
-    wait::{Phase, Poller},
+    wait::{Outcome, Phase, Poller},
 };
 
 /// Pickup and queue are the problem from this share of the time waited on, in percent.
@@ -68,21 +68,22 @@ pub(super) fn of(profile: &Profile, options: &Options, totals: &Totals) -> Verdi
     let runtime = case.share_of(case.runtime_ns());
     let mut remarks = Vec::new();
     let headline = if unknown.percent() >= UNKNOWN_DOMINATES {
-        remarks.push(format!("As far as it is known: {}", case.peers()));
+        remarks.push(case.most_of_it());
+        remarks.push("Hooks, below, says what could not be seen here.".to_owned());
         format!(
             "Why {} waited is mostly not known: for {} of the time waited a clock was not seen.",
             case.program,
-            solid(unknown)
+            in_words(unknown)
         )
     } else if runtime.percent() >= RUNTIME_DOMINATES {
         remarks.push(case.runtime_hint());
-        remarks.push(format!("As for the peers: {}", case.peers()));
+        remarks.push(case.most_of_it());
         case.runtime_dominates(runtime)
     } else {
+        remarks.extend(case.callers());
         remarks.push(case.runtime(runtime, unknown));
         case.peers()
     };
-    remarks.extend(case.callers());
     remarks.extend(case.timeouts());
     remarks.extend(case.throughout());
     remarks.extend(case.spurious());
@@ -107,6 +108,17 @@ impl Case<'_> {
         let program = &self.program;
         let time = solid(Time(self.profile.metadata.duration_ns));
         let idle = self.profile.idle.totals.sums.count();
+        let lost = self.profile.quality.lost_total();
+        if lost > 0 && idle == 0 {
+            let headline = format!(
+                "Not a single wait of {program} came through in these {time}, but {} records were lost: nothing can be said.",
+                Count(lost)
+            );
+            return Verdict {
+                headline,
+                remarks: vec!["Quality, below, says where they were lost.".to_owned()],
+            };
+        }
         let (headline, hint) = if idle > 0 && !self.options.include_idle {
             let waits = if idle == 1 { "wait".to_owned() } else { format!("{} waits", Count(idle)) };
             (
@@ -137,22 +149,39 @@ impl Case<'_> {
                 let place = self.place(first);
                 return format!(
                     "{called} made {program} wait: {} of the time waited ({numbers}){place}.",
-                    solid(share)
+                    in_words(share)
                 );
             };
             return format!(
                 "{program} waited, but not known is for whom: {called} {} of the time waited.",
-                solid(share)
+                in_words(share)
             );
         }
         let others = self.peers.get(1).map_or_else(String::new, |second| {
-            format!(", then {} with {}", peer_name(second), solid(self.share_of(second.sums.total_ns())))
+            format!(", then {} with {}", peer_name(second), in_words(self.share_of(second.sums.total_ns())))
         });
         format!(
             "{program} waited for {} peers, none of them for most of the {time} waited: {called} comes first with {} (p99 {}){others}.",
             Count(self.peers.len() as u64),
-            solid(share),
+            in_words(share),
             solid(Time(first.sums.duration.quantile_ns(990).unwrap_or(0))),
+        )
+    }
+
+    /// Whom the waits were for, when the peer was not the cause.
+    fn most_of_it(&self) -> String {
+        let Some(first) = self.peers.first() else { return String::new() };
+        let share = self.share_of(first.sums.total_ns());
+        let part = match share.percent() {
+            99.95.. => "All",
+            PEER_DOMINATES.. => "Most",
+            _ => "The biggest part",
+        };
+        format!(
+            "{part} of it on waits for {} ({}){}.",
+            peer_name(first),
+            self.numbers(first),
+            self.place(first)
         )
     }
 
@@ -193,7 +222,7 @@ impl Case<'_> {
         if runtime.percent() >= RUNTIME_MATTERS {
             return format!(
                 "Its own runtime added to it{known}: {} of the time waited went by after the data had come (pickup {}, queue {}). {}",
-                solid(runtime),
+                in_words(runtime),
                 solid(self.share_of(self.totals.sums.phases.pickup_ns)),
                 solid(self.share_of(self.totals.sums.phases.queue_ns)),
                 self.runtime_hint()
@@ -202,13 +231,13 @@ impl Case<'_> {
         if p99_ns >= TAIL_MATTERS_NS && after_ready.count() >= TAIL_COUNT {
             return format!(
                 "Its own scheduler did not on the whole{known} ({} of the time), yet one wait in a hundred lay ready for {} or longer before its goroutine ran.",
-                solid(runtime),
+                in_words(runtime),
                 solid(Time(p99_ns))
             );
         }
         format!(
-            "Its own scheduler did not{known}: from ready to running went {} of the time waited (p99 {}).",
-            solid(runtime),
+            "Its own scheduler did not{known}: from ready to running took {} of it (p99 {} a wait).",
+            in_words(runtime),
             solid(Time(p99_ns))
         )
     }
@@ -219,7 +248,7 @@ impl Case<'_> {
         format!(
             "{} made itself wait: its own {part} was the problem. For {} of the time waited ({} of {}) the data had come and the goroutine did not run.",
             self.program,
-            solid(runtime),
+            in_words(runtime),
             solid(Time(self.runtime_ns())),
             solid(Time(self.totals.sums.total_ns())),
         )
@@ -275,14 +304,17 @@ impl Case<'_> {
             all if all == sums.timeouts => format!("all on {}", peer_name(most)),
             some => format!("{} of them on {}", Count(some), peer_name(most)),
         };
-        let (wait, who) =
-            if sums.timeouts == 1 { ("wait", format!("on {}", peer_name(most))) } else { ("waits", who) };
-        Some(format!(
-            "{} {wait} ({}) ran into {} deadline, {who}.",
-            Count(sums.timeouts),
-            solid(Share(sums.timeouts, sums.count())),
-            if sums.timeouts == 1 { "its" } else { "their" },
-        ))
+        let outcomes = self.profile.group_by(Dimension::Outcome, self.options.include_idle);
+        let ended = outcomes.iter().find(|group| group.key == GroupKey::Outcome(Outcome::Timeout))?;
+        let after = solid(Time(ended.sums.duration.quantile_ns(500)?));
+        Some(match sums.timeouts {
+            1 => format!("1 wait ran into its deadline, after {after}, on {}.", peer_name(most)),
+            count => format!(
+                "{} waits ({}) ran into their deadline, after {after} (median), {who}.",
+                Count(count),
+                in_words(Share(count, sums.count()))
+            ),
+        })
     }
 
     fn throughout(&self) -> Option<String> {
@@ -300,7 +332,7 @@ impl Case<'_> {
             format!(
                 "{} waits ({}) were woken for nothing: the next I/O had to wait again.",
                 Count(sums.spurious),
-                solid(share)
+                in_words(share)
             )
         })
     }
@@ -310,7 +342,7 @@ impl Case<'_> {
         (UNKNOWN_MATTERS..UNKNOWN_DOMINATES).contains(&percent).then(|| {
             format!(
                 "For {} of the time waited a clock was not seen, so its phase is not known.",
-                solid(unknown)
+                in_words(unknown)
             )
         })
     }
@@ -326,6 +358,17 @@ impl Case<'_> {
             )
         })
     }
+}
+
+/// A share within a sentence.
+fn in_words(share: Share) -> String {
+    let text = share.to_string();
+    let text = match (text.strip_prefix('<'), text.strip_prefix('>')) {
+        (Some(limit), _) => format!("less than {limit}"),
+        (_, Some(limit)) => format!("more than {limit}"),
+        _ => text,
+    };
+    solid(text)
 }
 
 fn peer_name(group: &Group) -> String {
