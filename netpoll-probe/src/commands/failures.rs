@@ -18,7 +18,9 @@ impl From<TargetError> for Failure {
             TargetError::Thread { pid, .. } => {
                 (Exit::Target, format!("attach to its process: netpoll-probe attach -p {pid}"))
             }
-            TargetError::Exited { .. } => (Exit::Target, "start it again, and attach to its new pid".to_owned()),
+            TargetError::Exited { .. } => {
+                (Exit::Target, "start it again, and attach to its new pid".to_owned())
+            }
             TargetError::NoExecutable { .. } => (Exit::Target, "attach to a running Go program".to_owned()),
             TargetError::Permission { .. } => (Exit::Kernel, AS_ROOT.to_owned()),
             _ => (Exit::Failed, "is the process still there? ps -p PID".to_owned()),

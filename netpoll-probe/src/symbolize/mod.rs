@@ -28,13 +28,7 @@ impl Symbolizer {
     /// For a process that runs `binary`, loaded `bias` bytes above the addresses in its file.
     #[must_use]
     pub fn new(binary: GoBinary, bias: u64) -> Self {
-        Self {
-            binary,
-            bias,
-            frames: HashMap::new(),
-            stacks: HashMap::new(),
-            names: HashMap::new(),
-        }
+        Self { binary, bias, frames: HashMap::new(), stacks: HashMap::new(), names: HashMap::new() }
     }
 
     /// The stack that a hash names, put into `table`; `pcs` are its addresses, leaf first: the first one where the
@@ -91,7 +85,12 @@ impl Symbolizer {
     }
 
     fn unknown(&mut self, reason: &NoSymbol) -> Frame {
-        Frame { func: self.share(format!("[unknown: {reason}]")), file: Arc::from(""), line: 0, inlined: false }
+        Frame {
+            func: self.share(format!("[unknown: {reason}]")),
+            file: Arc::from(""),
+            line: 0,
+            inlined: false,
+        }
     }
 
     fn share(&mut self, name: String) -> Arc<str> {
