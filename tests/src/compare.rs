@@ -27,12 +27,12 @@ pub struct Bounds {
     /// to the first probe, or from the second probe back into the callback, and one uprobe hit (0.5 to 0.8 µs when
     /// emulated, where measured): 2.5 µs in all at the median here. What is left is the machine. A thread that loses its
     /// CPU just there makes an error of milliseconds, but the window is so short that this stays far below 1 of 100:
-    /// p99 was 10 to 35 µs on two CPUs with several other loads, without the probe 2.5 µs.
+    /// p99 was 10 to 66 µs on two CPUs with several other loads, without the probe 2.5 µs.
     pub error_p50_ns: i64,
     /// See `error_p50_ns`.
     pub error_p99_ns: i64,
     /// The same for whole calls of `Read` and `Accept`, which contain two system calls more, and so a window ten times
-    /// as long: 5.4 µs at the median here, 0.15 to 0.4 ms at p99, 5 ms when the program starves.
+    /// as long: 5.4 µs at the median here, 0.15 to 2.1 ms at p99.
     pub call_p50_ns: i64,
     /// See `call_p50_ns`.
     pub call_p99_ns: i64,
@@ -53,28 +53,12 @@ impl Default for Bounds {
             outcome: 0.999,
             facts: 0.999,
             error_p50_ns: 10_000,
-            error_p99_ns: 100_000,
+            error_p99_ns: 250_000,
             call_p50_ns: 25_000,
             call_p99_ns: 5_000_000,
             kernel_ready_p50_ns: 100_000,
             spurious: 0.9,
             losses_allowed: false,
-        }
-    }
-}
-
-impl Bounds {
-    /// The same on a machine that is so many times slower.
-    #[must_use]
-    pub fn slower(self, times: u32) -> Self {
-        let slower = |ns: i64| ns.saturating_mul(i64::from(times));
-        Self {
-            error_p50_ns: slower(self.error_p50_ns),
-            error_p99_ns: slower(self.error_p99_ns),
-            call_p50_ns: slower(self.call_p50_ns),
-            call_p99_ns: slower(self.call_p99_ns),
-            kernel_ready_p50_ns: slower(self.kernel_ready_p50_ns),
-            ..self
         }
     }
 }
@@ -173,7 +157,11 @@ fn outcomes(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
     let mut not_spurious = Tally::default();
     for Matched { call, records } in inside {
         let Some((last, earlier)) = records.split_last() else { continue };
-        outcome.case(last.outcome == call.outcome, || {
+        // A write tries again after each wait, and may meet the deadline or the close there, without a wait. Then its last
+        // wait ended because the fd was collected. (Exact waits have no such doubt.)
+        let between =
+            call.op == Op::Write && !call.exact && last.outcome == Outcome::Ready && last.poll_ns.is_some();
+        outcome.case(last.outcome == call.outcome || between, || {
             format!("{:?} instead of {:?}: {}", last.outcome, call.outcome, call.name())
         });
         for record in earlier {

@@ -114,7 +114,7 @@ impl Default for Bounds {
         Self {
             same: 0.999,
             duration_p50_ns: 10_000,
-            duration_p99_ns: 100_000,
+            duration_p99_ns: 250_000,
             queue_p50_ns: 50_000,
             queue_p99_ns: 5_000_000,
         }

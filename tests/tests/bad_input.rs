@@ -50,8 +50,11 @@ fn refused(finished: &Finished, exit_code: i32, words: &[&str]) {
     let (cause, hint) = (lines[0], lines[1].trim_start());
     assert!(cause.starts_with("netpoll-probe: "), "{cause}");
     for word in words {
-        assert!(cause.contains(word), "no {word:?} in {cause:?}");
+        assert!(cause.to_lowercase().contains(&word.to_lowercase()), "no {word:?} in {cause:?}");
     }
+    let parts: Vec<&str> = cause.split(": ").collect();
+    let distinct: std::collections::HashSet<&&str> = parts.iter().collect();
+    assert_eq!(distinct.len(), parts.len(), "it repeats itself: {cause}");
     assert!(hint.starts_with("hint: ") && hint.split_whitespace().count() > 3, "no hint: {hint:?}");
     no_panic(finished);
 }

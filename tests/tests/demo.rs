@@ -63,9 +63,8 @@ fn the_demo_is_told_right() {
 
     // Waiting for the next request is idle, and so is the accept loop.
     let keep_alive = records.iter().filter(|record| {
-        record.local.as_ref() == Some(&service)
-            && record.role == "read"
-            && !under(std::slice::from_ref(record), "net/http.(*conn).readRequest").is_empty()
+        // A wait that ended in the very moment of the end of the recording has no stack to judge it by.
+        record.local.as_ref() == Some(&service) && record.role == "read" && !record.stack.is_empty()
     });
     let (idle, busy): (Vec<_>, Vec<_>) = keep_alive.partition(|record| record.idle);
     assert!(

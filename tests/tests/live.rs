@@ -69,9 +69,9 @@ fn records_against_the_truth_of_a_starved_program() {
     options.hogs = 2;
     options.intensity = 0.3;
     options.many = 50;
-    // The window is a little longer, and whoever loses its CPU in it gets it back later.
+    // Whoever loses its P or its CPU between the two clocks gets it back several time slices of 10 ms later.
     options.bounds.error_p99_ns = 1_000_000;
-    options.bounds.call_p99_ns = 20_000_000;
+    options.bounds.call_p99_ns = 100_000_000;
     holds(&live::truth_run(&options).unwrap());
 }
 

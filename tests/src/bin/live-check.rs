@@ -8,7 +8,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use netpoll_probe_tests::{
-    agree,
+    agree, compare,
     live::{self, Options},
     probe,
 };
@@ -35,10 +35,18 @@ struct Arguments {
     /// Goroutines that wait long and seldom
     #[arg(long, default_value_t = 200)]
     many: u32,
-    /// How many times slower this machine is: multiplies every bound on time and every time limit. An emulator with two
-    /// CPUs is 20
+    /// How much longer everything may take than on a usual machine
     #[arg(long, default_value_t = 1)]
-    slower: u32,
+    patience: u32,
+    /// Bound of the error of durations at the median, µs
+    #[arg(long, default_value_t = compare::Bounds::default().error_p50_ns / 1000)]
+    error_p50_us: i64,
+    /// Bound of the error of durations at p99, µs
+    #[arg(long, default_value_t = compare::Bounds::default().error_p99_ns / 1000)]
+    error_p99_us: i64,
+    /// Bound of the kernel-ready clock after the peer's, at the median, µs
+    #[arg(long, default_value_t = compare::Bounds::default().kernel_ready_p50_ns / 1000)]
+    kernel_ready_p50_us: i64,
 }
 
 fn main() -> ExitCode {
@@ -62,10 +70,23 @@ fn run(arguments: &Arguments) -> anyhow::Result<netpoll_probe_tests::check::Verd
     options.seconds = arguments.seconds;
     options.intensity = arguments.intensity;
     options.many = arguments.many;
-    options.patience = arguments.slower;
-    options.bounds = options.bounds.slower(arguments.slower);
+    options.patience = arguments.patience;
+    let (p50_ns, p99_ns) = (arguments.error_p50_us * 1000, arguments.error_p99_us * 1000);
+    let bounds = &mut options.bounds;
+    bounds.kernel_ready_p50_ns = arguments.kernel_ready_p50_us * 1000;
+    (bounds.error_p50_ns, bounds.error_p99_ns) = (p50_ns, p99_ns);
+    (bounds.call_p50_ns, bounds.call_p99_ns) =
+        (bounds.call_p50_ns.max(p50_ns), bounds.call_p99_ns.max(p99_ns));
     if arguments.hooks == "both" {
-        live::agree_run(&options, &agree::Bounds::default().slower(arguments.slower))
+        let usual = agree::Bounds::default();
+        let bounds = agree::Bounds {
+            apart_p50_ns: p50_ns,
+            apart_p99_ns: p99_ns,
+            poll_p50_ns: usual.poll_p50_ns.max(p50_ns),
+            poll_p99_ns: usual.poll_p99_ns.max(p99_ns),
+            ..usual
+        };
+        live::agree_run(&options, &bounds)
     } else {
         options.hooks.clone_from(&arguments.hooks);
         live::truth_run(&options)
