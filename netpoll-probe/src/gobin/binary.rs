@@ -75,7 +75,8 @@ impl GoBinary {
         for vaddr in module.gofunc_candidates(go_minor) {
             let Some(range) = elf.range_from(vaddr) else { continue };
             let candidate = Pclntab::new(&located, &module, Some(range), go_minor)?;
-            if candidate.gofunc_fits(&source).unwrap_or(Some(false)) != Some(false) {
+            // A program without a single inlined call proves nothing; then the version's word counts.
+            if candidate.gofunc_fits(&source).unwrap_or(Some(false)).unwrap_or(go_minor.is_some()) {
                 pclntab = candidate;
                 break;
             }

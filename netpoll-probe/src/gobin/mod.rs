@@ -30,3 +30,6 @@ pub use fuzz::read_everything;
 pub use moduledata::{AddressRange, ModuleData};
 pub use pclntab::{FuncFlags, Function, InlinedInstance, Location, PcRange};
 pub use source::ReadAt;
+
+#[cfg(test)]
+mod tests;
