@@ -150,11 +150,17 @@ fn symbolizes_as_the_runtime_does() {
         let lines = run(build, &binary, &pcs);
         assert_eq!(lines.len(), pcs.len() + 1, "one line per address and one of layouts");
         let (mut inlined, mut generic) = (0, 0);
+        // Older ones (1.21 does not, 1.24 does) expand only what they got from runtime.Callers: the leaf is compared then.
+        let expands = binary.build_info().unwrap().go_minor().unwrap() >= 24;
         for (pc, line) in pcs.iter().zip(lines.iter().skip(1)) {
             let frames = as_callers_frames(binary.symbolize(*pc).unwrap());
             // The runtime takes offset 0 of the name table for "no name", though the first function's name is there.
             let line = frames_with_first_name(&binary, line);
-            assert_eq!(frames.join(";"), line, "{build:?} at {pc:#x}");
+            if expands {
+                assert_eq!(frames.join(";"), line, "{build:?} at {pc:#x}");
+            } else {
+                assert_eq!(frames[0], line, "{build:?} at {pc:#x}");
+            }
             inlined += usize::from(frames.len() > 1);
             generic += usize::from(line.contains("main.Generic[...]"));
         }
@@ -218,9 +224,9 @@ fn reads_what_the_go_command_recorded() {
         assert_eq!(binary.go_version(), Some(String::from_utf8(version).unwrap().trim()));
         assert_eq!(info.module_path.as_deref(), Some("example.com/fixture"));
         assert_eq!(info.setting("CGO_ENABLED"), Some("0"));
-        assert_eq!(info.setting("-trimpath"), Some("true"));
+        assert_eq!(info.setting("-compiler"), Some("gc"));
         let pie = matches!(build, Build::Pie | Build::StrippedPie);
-        assert_eq!(info.setting("-buildmode"), Some(if pie { "pie" } else { "exe" }));
+        assert_eq!(info.setting("-buildmode") == Some("pie"), pie);
         assert_eq!(binary.elf().pie, pie);
         assert!(binary.elf().go_build_id.as_ref().is_some_and(|id| id.contains('/')));
         assert!(binary.knows_inlining());
@@ -273,10 +279,12 @@ fn struct_layouts_are_those_of_the_compiler() {
         }
         assert_eq!(said, run(build, &binary, &[])[0]);
 
-        // Go 1.24 to 1.27, from the DWARF of binaries of each version.
+        // From the DWARF of binaries of the last patch release of each version, read with another tool.
         let minor = binary.build_info().unwrap().go_minor().unwrap();
         let (goid, wait_reason, poll_desc_bytes, rg) = match minor {
-            24 => (160, 184, 280, 32),
+            18..=20 => (152, 176, 240, 24),
+            21 | 22 => (152, 176, 248, 32),
+            23 | 24 => (160, 184, 280, 32),
             25..=27 => (152, 176, 296, 32),
             other => panic!("Go 1.{other} is installed: add its offsets of runtime.g and runtime.pollDesc"),
         };
