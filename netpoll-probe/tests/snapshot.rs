@@ -17,7 +17,7 @@ use netpoll_probe::{
     snapshot::{
         frames::BinaryFrames,
         scan::{PollMode, Snapshot, Source, StackState, Wanted},
-        unwind::WalkEnd,
+        unwind::{FrameWord, WalkEnd},
     },
     target::process::Process,
 };
@@ -95,7 +95,10 @@ fn with_snapshots<T>(
         layout: &layout,
         load_bias,
         allgs: runtime.global(Global::Allgs).unwrap(),
-        poll_wait: runtime.poll_wait().unwrap().entry_vaddr,
+        poll_desc: FrameWord {
+            function: runtime.poll_wait().unwrap().entry_vaddr,
+            from_cfa_bytes: runtime.poll_wait_sites().unwrap().pd_from_cfa_bytes,
+        },
     };
     use_it(&binary, load_bias, &|wanted| source.snapshot(wanted).unwrap())
 }
