@@ -17,7 +17,7 @@ use netpoll_probe::{
     snapshot::{
         frames::BinaryFrames,
         scan::{PollMode, Snapshot, Source, StackState, Wanted},
-        unwind::WalkEnd,
+        unwind::{FrameWord, WalkEnd},
     },
     target::process::Process,
 };
@@ -95,7 +95,10 @@ fn with_snapshots<T>(
         layout: &layout,
         load_bias,
         allgs: runtime.global(Global::Allgs).unwrap(),
-        poll_wait: runtime.poll_wait().unwrap().entry_vaddr,
+        poll_desc: FrameWord {
+            function: runtime.poll_wait().unwrap().entry_vaddr,
+            from_cfa_bytes: runtime.poll_wait_sites().unwrap().pd_from_cfa_bytes,
+        },
     };
     use_it(&binary, load_bias, &|wanted| source.snapshot(wanted).unwrap())
 }
@@ -186,6 +189,12 @@ fn lists_goroutines_in_other_states() {
     });
 }
 
+/// CPU time of this thread.
+fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
+}
+
 /// 9,000 goroutines; run by hand with `--release --ignored --nocapture`, it is a measurement.
 #[test]
 #[ignore = "a measurement, not a test"]
@@ -194,10 +203,16 @@ fn time_of_a_snapshot() {
     with_snapshots(&program, |_, _, take| {
         settled(&program, take);
         for _ in 0..10 {
-            let start = Instant::now();
+            let (start, cpu_before) = (Instant::now(), cpu());
             let snapshot = take(Wanted::IoWaits);
             let elapsed = start.elapsed();
-            println!("{elapsed:?} for {} goroutines, {:?}", snapshot.goroutines.len(), snapshot.counts);
+            let cpu_after = cpu();
+            println!(
+                "{elapsed:?}, {:?} of CPU, for {} goroutines, {:?}",
+                cpu_after - cpu_before,
+                snapshot.goroutines.len(),
+                snapshot.counts
+            );
         }
     });
 }
