@@ -17,6 +17,7 @@ use crate::{
     snapshot::{
         frames::BinaryFrames,
         scan::{Goroutine, Source, Wanted},
+        unwind::FrameWord,
     },
     symbolize::Symbolizer,
     target::{
@@ -38,7 +39,8 @@ pub(super) struct GoTarget<'b> {
     load_bias: u64,
     facts: TargetFacts,
     pd_home: u32,
-    poll_wait: u64,
+    /// Where `runtime_pollWait` keeps its pollDesc.
+    poll_desc: FrameWord,
     frames: BinaryFrames<'b>,
     /// Where `runtime.allgs` is, as linked; without it, waits that were open before are not found.
     allgs: Option<u64>,
@@ -85,7 +87,10 @@ impl<'b> GoTarget<'b> {
             layout,
             facts,
             pd_home: poll_wait.end_pd_from_sp_bytes,
-            poll_wait: runtime.poll_wait()?.entry_vaddr,
+            poll_desc: FrameWord {
+                function: runtime.poll_wait()?.entry_vaddr,
+                from_cfa_bytes: poll_wait.pd_from_cfa_bytes,
+            },
             frames: BinaryFrames::new(&runtime),
             allgs: runtime.global(Global::Allgs).ok(),
             epfd: runtime.global(Global::Epfd).ok(),
@@ -182,7 +187,7 @@ impl<'b> GoTarget<'b> {
             layout: &self.layout,
             load_bias: self.load_bias,
             allgs: self.allgs?,
-            poll_wait: self.poll_wait,
+            poll_desc: self.poll_desc,
         };
         source.snapshot(Wanted::IoWaits).ok().map(|snapshot| snapshot.goroutines)
     }
