@@ -2,6 +2,7 @@
 //!
 //! Needs a `go` in PATH. `GOTOOLCHAIN` and `NETPOLL_PROBE_TEST_GO_FLAGS` choose another Go or another kind of build; the default is the `go` there,
 //! as it is.
+#![expect(clippy::unwrap_used, reason = "a test panics")]
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,6 @@
 //! Reads goroutines, each at one moment of its own, while the process runs.
+//!
+//! Long because the readings of a goroutine and the rules for accepting one are a single protocol.
 #![forbid(unsafe_code)]
 
 use std::{collections::HashSet, ops::Range, sync::Arc};
