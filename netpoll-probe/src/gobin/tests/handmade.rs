@@ -156,6 +156,15 @@ fn says_why_a_file_is_refused() {
         "not a Go binary: x86-64 static executable, without section headers, build information of go1.26.8, no pclntab"
     );
 
+    // Before 1.18 the build information points to the version: a string header and its text, put where nothing else is.
+    let mut pointers = Fixture { go_version: None, ..Fixture::GO_1_18 }.build();
+    pointers[0x1010..0x1020].copy_from_slice(b"\xff Go buildinf:\x08\0");
+    pointers[0x1020..0x1028].copy_from_slice(&0x50_0100u64.to_le_bytes());
+    pointers[0x1100..0x1108].copy_from_slice(&0x50_0110u64.to_le_bytes());
+    pointers[0x1108..0x1110].copy_from_slice(&6u64.to_le_bytes());
+    pointers[0x1110..0x1116].copy_from_slice(b"go1.17");
+    assert!(matches!(refusal(pointers), Error::UnsupportedGoVersion { found } if found == "go1.17"));
+
     let old = |version| refusal(Fixture { go_version: Some(version), ..Fixture::GO_1_18 }.build());
     assert!(matches!(old("go1.17.13"), Error::UnsupportedGoVersion { found } if found == "go1.17.13"));
 
