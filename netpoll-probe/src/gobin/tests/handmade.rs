@@ -181,3 +181,14 @@ fn a_gofunc_that_does_not_fit_leaves_inlining_unknown() {
     assert!(!binary.knows_inlining());
     assert_eq!(frames(&binary, TEXT + 0x114), [frame("runtime.caller", "/src/b.go", 20, false)]);
 }
+
+#[test]
+fn is_shared_between_threads() {
+    let binary = open(Fixture::GO_1_26);
+    let expected = frames(&binary, TEXT + 0x12c);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(frames(&binary, TEXT + 0x12c), expected));
+        }
+    });
+}
