@@ -110,9 +110,6 @@ fn decode(source: &Source, elf: &Elf, offset: u64, end: u64) -> Result<Option<Bu
         };
         return Err(Error::UnsupportedGoVersion { found: version });
     };
-    if info.go_version.is_empty() {
-        return Ok(None);
-    }
     match info.go_minor() {
         Some(minor) if minor < MIN_GO_MINOR => Err(Error::UnsupportedGoVersion { found: info.go_version }),
         _ => Ok(Some(info)),

@@ -12,7 +12,10 @@ use std::{
 };
 
 use flate2::read::ZlibDecoder;
-use gimli::{AttributeValue, DebugAbbrev, DebugInfo, EndianSlice, LittleEndian, UnitOffset, constants as dw};
+use gimli::{
+    AttributeValue, DebugAbbrev, DebugAbbrevOffset, DebugInfo, EndianSlice, LittleEndian, UnitOffset,
+    constants as dw,
+};
 use object::{LittleEndian as ElfLittleEndian, elf::CompressionHeader64, pod::from_bytes};
 
 use super::{
@@ -30,10 +33,18 @@ const MAX_INFO_BYTES: u64 = 2 << 30;
 const MAX_UNIT_BYTES: u64 = 256 << 20;
 /// Longest chain of type definitions followed to a size.
 const MAX_TYPE_CHAIN: usize = 16;
+/// Biggest abbreviation table decoded, and most bytes of tables decoded in all: Go has one of 370 bytes for all its units,
+/// C compilers one of some KiB for each.
+const MAX_TABLE_BYTES: usize = 64 << 10;
+const TABLE_BUDGET_BYTES: usize = 1 << 30;
+/// Most attributes of an entry and members of a structure, several times the biggest real ones. Without these limits a few
+/// bytes of a broken file can ask for hours of work.
+const MAX_ATTRIBUTES: usize = 64;
+const MAX_MEMBERS: usize = 4096;
 
 type Slice<'d> = EndianSlice<'d, LittleEndian>;
 type UnitHeader<'d> = gimli::UnitHeader<Slice<'d>>;
-type Entry<'d> = gimli::DebuggingInformationEntry<Slice<'d>>;
+type Entries<'d> = gimli::EntriesRaw<'d, Slice<'d>>;
 
 /// A member of a structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,26 +112,44 @@ fn for_each_runtime_unit(
         .take(MAX_ABBREV_BYTES)
         .read_to_end(&mut abbrev_bytes)
         .map_err(|error| io_error(ABBREV, 0, error))?;
-    let debug_abbrev = DebugAbbrev::new(&abbrev_bytes, LittleEndian);
+    let mut tables = Tables { bytes: &abbrev_bytes, last: None, budget_bytes: TABLE_BUDGET_BYTES };
 
     let mut stream = open(source, info, INFO)?;
     let mut start = 0;
     let mut bytes = Vec::new();
     while start < MAX_INFO_BYTES && next_unit(&mut *stream, start, &mut bytes)? {
-        let decode = |source| Error::Dwarf { section: INFO, offset: start, source };
-        let debug_info = DebugInfo::new(&bytes, LittleEndian);
-        if let Some(header) = debug_info.units().next().map_err(decode)? {
-            let abbreviations = header.abbreviations(&debug_abbrev).map_err(decode)?;
-            let root = header.entry(&abbreviations, header.root_offset()).map_err(decode)?;
-            if name(&root) == Some(b"runtime".as_slice())
-                && !visit(&RuntimeUnit { header, abbreviations: &abbreviations, start })?
-            {
+        // A unit that cannot be decoded as far as its name is none of Go's.
+        if let Ok(Some(header)) = DebugInfo::new(&bytes, LittleEndian).units().next()
+            && let Some(abbreviations) = tables.get(header.debug_abbrev_offset())
+        {
+            let unit = RuntimeUnit { header, abbreviations, start };
+            if unit.is_runtime() && !visit(&unit)? {
                 break;
             }
         }
         start += bytes.len() as u64;
     }
     Ok(true)
+}
+
+/// The abbreviation tables, of which the last one used is kept.
+struct Tables<'d> {
+    bytes: &'d [u8],
+    last: Option<(usize, gimli::Abbreviations)>,
+    budget_bytes: usize,
+}
+
+impl Tables<'_> {
+    fn get(&mut self, DebugAbbrevOffset(offset): DebugAbbrevOffset<usize>) -> Option<&gimli::Abbreviations> {
+        if self.last.as_ref().is_none_or(|(known, _)| *known != offset) {
+            let table = self.bytes.get(offset..)?;
+            let table = table.get(..MAX_TABLE_BYTES).unwrap_or(table);
+            self.budget_bytes = self.budget_bytes.checked_sub(table.len())?;
+            let decoded = DebugAbbrev::new(table, LittleEndian).abbreviations(DebugAbbrevOffset(0)).ok()?;
+            self.last = Some((offset, decoded));
+        }
+        self.last.as_ref().map(|(_, table)| table)
+    }
 }
 
 /// The section of that name, or its old compressed form.
@@ -183,12 +212,18 @@ fn next_unit(stream: &mut dyn Read, start: u64, bytes: &mut Vec<u8>) -> Result<b
     Ok(true)
 }
 
-/// `DW_AT_name` written in place.
-fn name<'d>(entry: &Entry<'d>) -> Option<&'d [u8]> {
-    match entry.attr_value(dw::DW_AT_name)? {
-        AttributeValue::String(text) => Some(text.slice()),
-        _ => None,
-    }
+/// What is wanted of an entry.
+#[derive(Clone, Copy, Debug)]
+struct Entry<'d> {
+    tag: gimli::DwTag,
+    depth: isize,
+    /// `DW_AT_name` written in place.
+    name: Option<&'d [u8]>,
+    byte_size: Option<u64>,
+    member_location: Option<u64>,
+    const_value: Option<i64>,
+    /// The entry of its type, in the same unit.
+    type_at: Option<UnitOffset<usize>>,
 }
 
 impl RuntimeUnit<'_> {
@@ -196,39 +231,95 @@ impl RuntimeUnit<'_> {
         Error::Dwarf { section: INFO, offset: self.start, source }
     }
 
+    fn broken(&self, why: &str) -> Error {
+        Error::broken("DWARF unit (offset in .debug_info)", self.start, why)
+    }
+
+    fn entries(&self, at: Option<UnitOffset<usize>>) -> Result<Entries<'_>, Error> {
+        self.header.entries_raw(self.abbreviations, at).map_err(|error| self.error(error))
+    }
+
+    /// The next entry, with the attributes read if its tag is wanted; `None` at the end of a list of children.
+    fn next<'e>(
+        &self,
+        entries: &mut Entries<'e>,
+        wanted: impl Fn(gimli::DwTag) -> bool,
+    ) -> Result<Option<Entry<'e>>, Error> {
+        let depth = entries.next_depth();
+        let abbreviation = entries.read_abbreviation().map_err(|error| self.error(error))?;
+        let Some(abbreviation) = abbreviation else { return Ok(None) };
+        let attributes = abbreviation.attributes();
+        if attributes.len() > MAX_ATTRIBUTES {
+            return Err(self.broken("an entry with too many attributes"));
+        }
+        let mut entry = Entry {
+            tag: abbreviation.tag(),
+            depth,
+            name: None,
+            byte_size: None,
+            member_location: None,
+            const_value: None,
+            type_at: None,
+        };
+        if !wanted(entry.tag) {
+            entries.skip_attributes(attributes).map_err(|error| self.error(error))?;
+            return Ok(Some(entry));
+        }
+        for specification in attributes {
+            let attribute = entries.read_attribute(*specification).map_err(|error| self.error(error))?;
+            match attribute.name() {
+                dw::DW_AT_name => {
+                    if let AttributeValue::String(text) = attribute.value() {
+                        entry.name = Some(text.slice());
+                    }
+                }
+                dw::DW_AT_byte_size => entry.byte_size = attribute.udata_value(),
+                dw::DW_AT_data_member_location => entry.member_location = attribute.udata_value(),
+                dw::DW_AT_const_value => entry.const_value = attribute.sdata_value(),
+                dw::DW_AT_type => entry.type_at = self.in_unit(attribute.value()),
+                _ => {}
+            }
+        }
+        Ok(Some(entry))
+    }
+
+    fn is_runtime(&self) -> bool {
+        let root = self.entries(None).and_then(|mut entries| {
+            Ok(self.next(&mut entries, |_| true)?.and_then(|root| root.name) == Some(b"runtime".as_slice()))
+        });
+        root.unwrap_or(false)
+    }
+
     fn structs(&self, names: &[&str], found: &mut BTreeMap<String, StructLayout>) -> Result<(), Error> {
-        let mut entries =
-            self.header.entries_raw(self.abbreviations, None).map_err(|error| self.error(error))?;
-        let mut entry = Entry::null();
+        let wanted = |tag| matches!(tag, dw::DW_TAG_structure_type | dw::DW_TAG_member);
+        let mut entries = self.entries(None)?;
         // The structure that members belong to, and its depth.
         let mut current: Option<(String, StructLayout, isize)> = None;
         while !entries.is_empty() {
             let depth = entries.next_depth();
-            let present = entries.read_entry(&mut entry).map_err(|error| self.error(error))?;
+            let entry = self.next(&mut entries, wanted)?;
             if let Some((name, layout, _)) = current.take_if(|(_, _, at)| depth <= *at) {
                 found.entry(name).or_insert(layout);
                 if found.len() == names.len() {
                     return Ok(());
                 }
             }
-            if !present {
-                continue;
-            }
-            match (entry.tag(), &mut current) {
-                (dw::DW_TAG_member, Some((_, layout, at))) if depth == *at + 1 => {
-                    let member = name(&entry).zip(udata(&entry, dw::DW_AT_data_member_location));
-                    if let Some((name, offset_bytes)) = member {
-                        let size_bytes = self.type_size(&entry);
-                        let name = String::from_utf8_lossy(name).into_owned();
-                        layout.members.insert(name, Member { offset_bytes, size_bytes });
+            let Some(entry) = entry else { continue };
+            match (entry.tag, &mut current) {
+                (dw::DW_TAG_member, Some((_, layout, at))) if entry.depth == *at + 1 => {
+                    if let (Some(name), Some(offset_bytes)) = (entry.name, entry.member_location) {
+                        let member = Member { offset_bytes, size_bytes: self.type_size(entry.type_at)? };
+                        layout.members.insert(String::from_utf8_lossy(name).into_owned(), member);
+                        if layout.members.len() > MAX_MEMBERS {
+                            return Err(self.broken("a structure with too many members"));
+                        }
                     }
                 }
                 (dw::DW_TAG_structure_type, None) => {
-                    let wanted =
-                        name(&entry).and_then(|name| names.iter().find(|wanted| wanted.as_bytes() == name));
-                    if let (Some(wanted), Some(size_bytes)) = (wanted, udata(&entry, dw::DW_AT_byte_size)) {
+                    let name = names.iter().find(|name| Some(name.as_bytes()) == entry.name);
+                    if let (Some(name), Some(size_bytes)) = (name, entry.byte_size) {
                         let layout = StructLayout { size_bytes, members: BTreeMap::new() };
-                        current = Some(((*wanted).to_owned(), layout, depth));
+                        current = Some(((*name).to_owned(), layout, depth));
                     }
                 }
                 _ => {}
@@ -241,18 +332,12 @@ impl RuntimeUnit<'_> {
     }
 
     fn constants(&self, names: &[&str], found: &mut BTreeMap<String, i64>) -> Result<(), Error> {
-        let mut entries =
-            self.header.entries_raw(self.abbreviations, None).map_err(|error| self.error(error))?;
-        let mut entry = Entry::null();
+        let mut entries = self.entries(None)?;
         while !entries.is_empty() {
-            let present = entries.read_entry(&mut entry).map_err(|error| self.error(error))?;
-            if !present || entry.tag() != dw::DW_TAG_constant {
-                continue;
-            }
-            let wanted = name(&entry).and_then(|name| names.iter().find(|wanted| wanted.as_bytes() == name));
-            let value = entry.attr(dw::DW_AT_const_value).and_then(gimli::Attribute::sdata_value);
-            if let (Some(wanted), Some(value)) = (wanted, value) {
-                found.insert((*wanted).to_owned(), value);
+            let Some(entry) = self.next(&mut entries, |tag| tag == dw::DW_TAG_constant)? else { continue };
+            let name = names.iter().find(|name| Some(name.as_bytes()) == entry.name);
+            if let (Some(name), Some(value)) = (name, entry.const_value) {
+                found.insert((*name).to_owned(), value);
                 if found.len() == names.len() {
                     return Ok(());
                 }
@@ -261,28 +346,30 @@ impl RuntimeUnit<'_> {
         Ok(())
     }
 
-    /// The size of the type that an entry refers to.
-    fn type_size(&self, entry: &Entry<'_>) -> Option<u64> {
-        let mut at = self.type_offset(entry)?;
+    /// The size of a type; `None` when its entry does not say.
+    fn type_size(&self, type_at: Option<UnitOffset<usize>>) -> Result<Option<u64>, Error> {
+        let mut at = type_at;
         for _ in 0..MAX_TYPE_CHAIN {
-            let target = self.header.entry(self.abbreviations, at).ok()?;
-            if let Some(size) = udata(&target, dw::DW_AT_byte_size) {
-                return Some(size);
+            let Some(offset) = at else { return Ok(None) };
+            let target = self.next(&mut self.entries(Some(offset))?, |_| true)?;
+            let Some(target) = target else { return Ok(None) };
+            if target.byte_size.is_some() {
+                return Ok(target.byte_size);
             }
-            match target.tag() {
+            match target.tag {
                 // A func value is a pointer to its closure.
                 dw::DW_TAG_pointer_type | dw::DW_TAG_subroutine_type => {
-                    return Some(u64::from(self.header.address_size()));
+                    return Ok(Some(u64::from(self.header.address_size())));
                 }
-                dw::DW_TAG_typedef => at = self.type_offset(&target)?,
-                _ => return None,
+                dw::DW_TAG_typedef => at = target.type_at,
+                _ => return Ok(None),
             }
         }
-        None
+        Ok(None)
     }
 
-    fn type_offset(&self, entry: &Entry<'_>) -> Option<UnitOffset<usize>> {
-        match entry.attr_value(dw::DW_AT_type)? {
+    fn in_unit(&self, reference: AttributeValue<Slice<'_>>) -> Option<UnitOffset<usize>> {
+        match reference {
             AttributeValue::UnitRef(offset) => Some(offset),
             // Go refers to types by their place in the section; they are all in this unit.
             AttributeValue::DebugInfoRef(offset) => {
@@ -292,8 +379,4 @@ impl RuntimeUnit<'_> {
             _ => None,
         }
     }
-}
-
-fn udata(entry: &Entry<'_>, attribute: gimli::DwAt) -> Option<u64> {
-    entry.attr(attribute).and_then(gimli::Attribute::udata_value)
 }

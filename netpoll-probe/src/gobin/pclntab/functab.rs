@@ -16,6 +16,9 @@ use super::{
     types::{FuncFlags, FuncOffset, FuncRecord, FuncTabEntry, NameOffset, TextOffset},
 };
 
+/// Most functions of one name, and copies of one name in the table. Real ones have two of the former and one of the latter.
+const MAX_SAME_NAME: usize = 256;
+
 /// A function of a Go binary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Function {
@@ -136,6 +139,13 @@ impl Pclntab {
                 {
                     let offset = (at - self.funcname.start) + (window.len() - rest.len()) as u64;
                     offsets.insert(NameOffset(u32::try_from(offset).unwrap_or(u32::MAX)), *name);
+                    if offsets.len() > names.len().saturating_mul(MAX_SAME_NAME) {
+                        return Err(Error::broken(
+                            "function names",
+                            self.funcname.start,
+                            "one name many times",
+                        ));
+                    }
                 }
                 skipping = false;
                 rest = rest.get(text.len() + 1..).unwrap_or_default();
@@ -197,12 +207,20 @@ impl Pclntab {
             };
             let record = FuncRecord::decode(bytes, layout)
                 .ok_or_else(|| Error::broken("_func", u64::from(entry.func.0), "too short"))?;
-            found.entry((*name).to_owned()).or_default().push(Function {
+            let functions = found.entry((*name).to_owned()).or_default();
+            functions.push(Function {
                 name: super::name_for_print(name),
                 entry_vaddr: self.vaddr(entry.entry),
                 end_vaddr: self.vaddr(end),
                 flags: record.flags,
             });
+            if functions.len() > MAX_SAME_NAME {
+                return Err(Error::broken(
+                    "function table",
+                    self.pclntable.start,
+                    "one name for all functions",
+                ));
+            }
             Ok(())
         })?;
         Ok(found)

@@ -110,7 +110,7 @@ struct Real {
 }
 
 static REAL: LazyLock<Real> = LazyLock::new(|| {
-    let path = &program(Build::Default).path;
+    let path = &program(Build::PlainDwarf).path;
     let file = std::fs::read(path).unwrap();
     let elf = Elf::read(&Source::new(Box::new(file.clone())).unwrap()).unwrap();
     let section = |name: &str| {
@@ -119,10 +119,10 @@ static REAL: LazyLock<Real> = LazyLock::new(|| {
         start..start + usize::try_from(section.size_bytes).unwrap()
     };
     let pclntab = section(".gopclntab");
-    let names = [".go.buildinfo", ".debug_info", ".debug_abbrev"].map(section);
+    let others = [".go.buildinfo", ".debug_info", ".debug_abbrev"].map(section);
     // The header twice over and over, since most of pclntab is tables where damage is seldom met.
     let header = pclntab.start..pclntab.start + 72;
-    let ranges = [0..0x400, header.clone(), header, pclntab].into_iter().chain(names).collect();
+    let ranges = [0..0x400, header.clone(), header, pclntab].into_iter().chain(others).collect();
     Real { file, ranges }
 });
 

@@ -12,7 +12,7 @@ use std::{
 
 use object::{LittleEndian, elf, read::elf::FileHeader as _, read::elf::Sym as _};
 
-use super::super::{GoBinary, Location, NoSymbol};
+use super::super::{GoBinary, Location, NoSymbol, Section};
 
 /// How the program is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +21,12 @@ pub(super) enum Build {
     Stripped,
     Pie,
     StrippedPie,
+    /// With DWARF sections that are not compressed.
+    PlainDwarf,
 }
 
 impl Build {
-    const ALL: [Self; 4] = [Self::Default, Self::Stripped, Self::Pie, Self::StrippedPie];
+    const ALL: [Self; 5] = [Self::Default, Self::Stripped, Self::Pie, Self::StrippedPie, Self::PlainDwarf];
 
     fn args(self) -> &'static [&'static str] {
         match self {
@@ -32,6 +34,7 @@ impl Build {
             Self::Stripped => &["-ldflags=-s -w"],
             Self::Pie => &["-buildmode=pie"],
             Self::StrippedPie => &["-buildmode=pie", "-ldflags=-s -w"],
+            Self::PlainDwarf => &["-ldflags=-compressdwarf=false"],
         }
     }
 }
@@ -44,11 +47,12 @@ pub(super) struct Program {
 
 /// The program, built once per kind of build.
 pub(super) fn program(build: Build) -> &'static Program {
-    static PROGRAMS: [LazyLock<Program>; 4] = [
+    static PROGRAMS: [LazyLock<Program>; 5] = [
         LazyLock::new(|| go_build(Build::Default)),
         LazyLock::new(|| go_build(Build::Stripped)),
         LazyLock::new(|| go_build(Build::Pie)),
         LazyLock::new(|| go_build(Build::StrippedPie)),
+        LazyLock::new(|| go_build(Build::PlainDwarf)),
     ];
     &PROGRAMS[Build::ALL.iter().position(|known| *known == build).unwrap()]
 }
@@ -266,7 +270,7 @@ fn inlined_calls_are_found_again_at_their_addresses() {
 
 #[test]
 fn struct_layouts_are_those_of_the_compiler() {
-    for build in [Build::Default, Build::Pie] {
+    for build in [Build::Default, Build::Pie, Build::PlainDwarf] {
         let binary = open(build);
         let names = ["main.Layout", "internal/poll.FD", "runtime.g", "runtime.pollDesc", "no.such"];
         let layouts = binary.struct_layouts(&names).unwrap().unwrap();
@@ -303,4 +307,46 @@ fn struct_layouts_are_those_of_the_compiler() {
         assert_eq!(open(build).struct_layouts(&["runtime.g"]).unwrap(), None);
         assert_eq!(open(build).constants(&["runtime.pdWait"]).unwrap(), None);
     }
+}
+
+/// Go 1.18 compresses DWARF into sections of other names: the plain program made over into that form.
+#[test]
+fn reads_the_old_form_of_compressed_sections() {
+    let plain = std::fs::read(&program(Build::PlainDwarf).path).unwrap();
+    let elf = open(Build::PlainDwarf).elf().clone();
+    let size = |n: u64| usize::try_from(n).unwrap();
+    let contents =
+        |section: &Section| plain[size(section.file_offset)..][..size(section.size_bytes)].to_vec();
+    let index_of = |name: &str| elf.sections.iter().position(|section| section.name == name).unwrap();
+    let headers = size(u64::from_le_bytes(plain[40..48].try_into().unwrap()));
+    let mut file = plain.clone();
+    // Puts new contents at the end of the file and lets the section header point there.
+    let move_to_end = |file: &mut Vec<u8>, index: usize, contents: &[u8]| {
+        let header = headers + index * 64;
+        let offset = file.len() as u64;
+        file[header + 24..header + 32].copy_from_slice(&offset.to_le_bytes());
+        file[header + 32..header + 40].copy_from_slice(&(contents.len() as u64).to_le_bytes());
+        file.extend(contents);
+    };
+    let mut names = contents(elf.section(".shstrtab").unwrap());
+    for (name, old_name) in [(".debug_info", ".zdebug_info"), (".debug_abbrev", ".zdebug_abbrev")] {
+        let index = index_of(name);
+        let section = &elf.sections[index];
+        let mut compressed = b"ZLIB".to_vec();
+        compressed.extend(section.size_bytes.to_be_bytes());
+        let mut encoder = flate2::write::ZlibEncoder::new(compressed, flate2::Compression::fast());
+        encoder.write_all(&contents(section)).unwrap();
+        move_to_end(&mut file, index, &encoder.finish().unwrap());
+        let name_at = u32::try_from(names.len()).unwrap();
+        names.extend(old_name.bytes().chain([0]));
+        file[headers + index * 64..][..4].copy_from_slice(&name_at.to_le_bytes());
+    }
+    move_to_end(&mut file, index_of(".shstrtab"), &names);
+
+    let old = GoBinary::from_reader(Box::new(file), "old form").unwrap();
+    assert!(old.elf().section(".zdebug_info").is_some() && old.elf().section(".debug_info").is_none());
+    let names = ["runtime.g", "runtime.pollDesc", "main.Layout"];
+    let layouts = old.struct_layouts(&names).unwrap().unwrap();
+    assert_eq!(layouts.len(), 3);
+    assert_eq!(layouts, open(Build::PlainDwarf).struct_layouts(&names).unwrap().unwrap());
 }

@@ -156,6 +156,15 @@ fn says_why_a_file_is_refused() {
         "not a Go binary: x86-64 static executable, without section headers, build information of go1.26.8, no pclntab"
     );
 
+    // Before 1.18 the build information points to the version: a string header and its text, put where nothing else is.
+    let mut pointers = Fixture { go_version: None, ..Fixture::GO_1_18 }.build();
+    pointers[0x1010..0x1020].copy_from_slice(b"\xff Go buildinf:\x08\0");
+    pointers[0x1020..0x1028].copy_from_slice(&0x50_0100u64.to_le_bytes());
+    pointers[0x1100..0x1108].copy_from_slice(&0x50_0110u64.to_le_bytes());
+    pointers[0x1108..0x1110].copy_from_slice(&6u64.to_le_bytes());
+    pointers[0x1110..0x1116].copy_from_slice(b"go1.17");
+    assert!(matches!(refusal(pointers), Error::UnsupportedGoVersion { found } if found == "go1.17"));
+
     let old = |version| refusal(Fixture { go_version: Some(version), ..Fixture::GO_1_18 }.build());
     assert!(matches!(old("go1.17.13"), Error::UnsupportedGoVersion { found } if found == "go1.17.13"));
 
@@ -171,4 +180,15 @@ fn a_gofunc_that_does_not_fit_leaves_inlining_unknown() {
     let binary = GoBinary::from_reader(Box::new(file), "fixture").unwrap();
     assert!(!binary.knows_inlining());
     assert_eq!(frames(&binary, TEXT + 0x114), [frame("runtime.caller", "/src/b.go", 20, false)]);
+}
+
+#[test]
+fn is_shared_between_threads() {
+    let binary = open(Fixture::GO_1_26);
+    let expected = frames(&binary, TEXT + 0x12c);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(frames(&binary, TEXT + 0x12c), expected));
+        }
+    });
 }
