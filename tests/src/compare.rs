@@ -322,7 +322,7 @@ fn kernel_ready(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
         if record.outcome == Outcome::Ready {
             *by_source.entry(format!("{:?}", record.kernel_ready_source)).or_default() += 1;
         }
-        if call.expect_wait && call.not_before_ns > 0 && !call.spurious {
+        if call.expect_wait && call.not_before_ns > 0 && !call.spurious && record.outcome == call.outcome {
             ends.case(record.end_ns >= call.not_before_ns, || format!("ended too early: {}", call.name()));
         }
         if !call.expect_wait
