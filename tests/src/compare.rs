@@ -181,7 +181,7 @@ fn outcomes(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
         }
     }
     verdict.add_share("outcome", bounds.outcome, &outcome);
-    // A few hundred cases, and a reader that was not parked yet in one of them leaves none: hence not 99.9 %.
+    // Not 99.9 %: when the woken reader runs so late that the reply is there too, it never waits a second time.
     verdict.add_share("deadlines that fired and were moved", 0.99, &rearmed);
     verdict.add_share_but_one("spurious wake-ups flagged", bounds.spurious, &spurious);
     verdict.add_share("useful wake-ups not flagged", bounds.outcome, &not_spurious);
