@@ -257,6 +257,10 @@ pub struct FileRecord {
     pub private_data: u64,
     /// The file.
     pub file: FileFacts,
+    /// Bytes that were ever sent on it, if it is a TCP connection.
+    pub sent_bytes: u64,
+    /// When the last of them were, CLOCK_MONOTONIC ns, to a jiffy.
+    pub sent_ns: u64,
     /// The socket's state.
     pub socket_state: u32,
     /// Zero.

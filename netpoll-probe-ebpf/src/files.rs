@@ -2,7 +2,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{bindings::seq_file, helpers::generated::bpf_seq_write};
+use aya_ebpf::{
+    bindings::seq_file,
+    helpers::{bpf_ktime_get_ns, generated::bpf_seq_write},
+};
 use netpoll_probe_common::{record::FileRecord, slot::FileFacts};
 
 use crate::{config::config, file, read};
@@ -58,12 +61,20 @@ pub fn entry(ctx: *const TaskFile) {
             fd: fd as i32,
             known: 0,
         },
+        sent_bytes: 0,
+        sent_ns: 0,
         socket_state: 0,
         reserved: 0,
     };
     if file::fill(&mut record.file, address).is_some() {
         record.file.known = 1;
-        record.socket_state = u32::from(file::state(&record.file));
+        let state = file::state(&record.file);
+        record.socket_state = u32::from(state);
+        record.sent_bytes = file::sent_bytes(&record.file, state);
+        if record.sent_bytes != 0 {
+            // SAFETY: the helper has no preconditions.
+            record.sent_ns = file::last_sent_ns(&record.file, unsafe { bpf_ktime_get_ns() });
+        }
     }
     // SAFETY: the record is initialised and has no padding.
     unsafe {

@@ -6,12 +6,12 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use netpoll_probe_common::{
-    record::Label,
     counter::Counter,
-    limit::{LABEL_SETS, LABELS, 
-        POLL_SCRATCH_BYTES, RING_BYTES, SLOTS as SLOT_COUNT, SOCKETS as SOCKET_COUNT, STACK_FRAMES, STACKS,
-        THREADS as THREAD_COUNT, UNIX_NAMES,
+    limit::{
+        LABEL_SETS, LABELS, POLL_SCRATCH_BYTES, RING_BYTES, SLOTS as SLOT_COUNT, SOCKETS as SOCKET_COUNT,
+        STACK_FRAMES, STACKS, THREADS as THREAD_COUNT, UNIX_NAMES,
     },
+    record::Label,
     slot::{PollDescSlot, ThreadSlot},
 };
 
@@ -71,7 +71,8 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::A
 
 /// The event array of an `epoll_pwait`, while it is decoded.
 #[map]
-pub static POLL_EVENTS_SCRATCH: PerCpuArray<[u32; POLL_SCRATCH_BYTES / 4]> = PerCpuArray::with_max_entries(1, 0);
+pub static POLL_EVENTS_SCRATCH: PerCpuArray<[u32; POLL_SCRATCH_BYTES / 4]> =
+    PerCpuArray::with_max_entries(1, 0);
 
 /// A stack while it is walked and hashed.
 #[map]

@@ -3,7 +3,10 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::BPF_F_USER_STACK,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::{bpf_get_stack, bpf_probe_read_kernel}},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+        generated::{bpf_get_stack, bpf_probe_read_kernel},
+    },
     programs::ProbeContext,
 };
 use netpoll_probe_common::{

@@ -309,7 +309,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
 fn sent_since(wait: &mut WaitSlot, facts: &FileFacts, start_ns: u64, now_ns: u64) -> u64 {
     let before = wait.sent_bytes;
     wait.sent_bytes = file::sent_bytes(facts, wait.socket_state as u8);
-    if wait.sent_bytes == before || wait.flags & flag::STARTED_BEFORE != 0 {
+    if wait.sent_bytes == before {
         return 0;
     }
     file::last_sent_ns(facts, now_ns).max(start_ns).min(now_ns)

@@ -2,6 +2,8 @@
 //!
 //! A record belongs to the call of its goroutine that contains it. A goroutine makes one call at a time, so there is
 //! never a choice, and a record that no call contains is a wait that did not happen.
+//!
+//! Long because it is one list of checks over the same pairs.
 
 use std::collections::HashMap;
 

@@ -130,9 +130,12 @@ impl Builds {
         Ok(offsets)
     }
 
-    /// Builds the program with a toolchain, then removes the toolchain.
+    /// Builds the program with a toolchain, unless that was done before, and removes the toolchain.
     fn build(&self, version: &str) -> anyhow::Result<PathBuf> {
         let binary = self.folder.join(version);
+        if binary.exists() {
+            return Ok(binary);
+        }
         let modules = self.folder.join("modules");
         let cache = self.folder.join("cache");
         let mut find = Command::new("go");

@@ -9,17 +9,14 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 
-use crate::{debian, probe, vm, workspace};
-
-/// Debian packages that the live tests use: real servers in Go, and what puts load on them.
-const PACKAGES: [&str; 0] = [];
+use crate::{probe, vm, workspace};
 
 /// Install what the tests need, and run them all.
 ///
 /// Three parts, in this order: `unit` is everything that needs neither root nor Go; `live` runs the release build of the
 /// probe on real Go programs on this machine, one test at a time, since two loads would measure each other; `vm` runs
-/// the comparison with a program that knows its own waits on the kernels of `cargo xtask vm`. Missing Debian packages
-/// are installed. The last line is "N passed, N failed"; a skipped test counts as failed.
+/// the comparison with a program that knows its own waits on the kernels of `cargo xtask vm`, whose Debian packages are
+/// installed where they are missing. The last line is "N passed, N failed"; a skipped test counts as failed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Test {
     /// Only this part (repeatable)
@@ -50,7 +47,6 @@ impl Test {
             let count = match part {
                 Part::Unit => cargo_test(&["--workspace", "--exclude", "netpoll-probe-tests"], None)?,
                 Part::Live => {
-                    debian::install(&PACKAGES)?;
                     let probe = probe::build_release()?;
                     cargo_test(&["--package", "netpoll-probe-tests"], Some(&probe))?
                 }

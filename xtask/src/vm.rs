@@ -20,15 +20,18 @@ use crate::{debian, golang, probe, process::CommandExt as _, workspace};
 /// A boot takes three seconds and the checks a minute or two; a kernel that hangs is not waited for longer.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What runs in the machine: `live-check` holds the probe's records against a program that knows its own waits.
-///
-/// An emulated CPU is ten to thirty times slower than a real one, so the load is lighter and the clocks, which are read
-/// on both sides of a probe hit, lie further apart.
-const CHECKS: [&str; 2] =
-    ["/live-check /netpoll-probe /truth --hooks pollwait", "/live-check /netpoll-probe /truth --hooks both"];
+/// What runs in the machine: `live-check` holds the probe's records against a program that knows its own waits, with each
+/// way to know when the kernel made an fd ready, and the two sets of hooks against each other.
+const CHECKS: [&str; 4] = [
+    "--hooks pollwait --kernel-ready fentry",
+    "--hooks pollwait --kernel-ready kprobe",
+    "--hooks pollwait --kernel-ready tracepoints",
+    "--hooks both",
+];
 
-/// See [`CHECKS`].
-const LIGHTER: &str = "--patience 10 --intensity 0.1 --many 50 --error-p50-us 2000 --error-p99-us 50000 \
+/// An emulated CPU is ten to thirty times slower than a real one, so the load is lighter, and the clocks that are read on
+/// both sides of a hook lie further apart.
+const SLOWER: &str = "--patience 10 --intensity 0.1 --many 50 --error-p50-us 2000 --error-p99-us 50000 \
     --kernel-ready-p50-us 5000";
 
 /// Run the live tests on other kernels, in virtual machines.
@@ -117,7 +120,8 @@ fn initramfs(folder: &Path) -> Result<PathBuf> {
     for directory in ["bin", "dev", "proc", "sys", "tmp"] {
         fs::create_dir_all(root.join(directory))?;
     }
-    let checks: String = CHECKS.iter().map(|check| format!("{check} {LIGHTER}\n")).collect();
+    let checks: String =
+        CHECKS.iter().map(|check| format!("/live-check /netpoll-probe /truth {check} {SLOWER}\n")).collect();
     fs::write(root.join("checks"), checks)?;
     for (from, to, mode) in [
         (PathBuf::from("/usr/bin/busybox"), "bin/busybox", 0o755),
@@ -206,7 +210,7 @@ fn boot(kernel: Kernel, folder: &Path, initramfs: &Path) -> Result<Count> {
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run qemu")?;
-    let mut console = Console::default();
+    let mut console = Console::new(CHECKS.len());
     if let Some(stdout) = qemu.stdout.take() {
         for line in BufReader::new(stdout).split(b'\n') {
             let line = line.context("cannot read the console")?;
@@ -230,13 +234,20 @@ fn boot(kernel: Kernel, folder: &Path, initramfs: &Path) -> Result<Count> {
 }
 
 /// What the console says, as `xtask/vm/init` writes it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Console {
+    /// How many checks there are.
+    checks: usize,
     count: Count,
+    /// All of them ended, and then the machine.
     done: bool,
 }
 
 impl Console {
+    fn new(checks: usize) -> Self {
+        Self { checks, count: Count::default(), done: false }
+    }
+
     fn read(&mut self, line: &str) {
         if let Some(ended) = line.strip_prefix("VM ended ") {
             if ended.starts_with("0 ") {
@@ -246,7 +257,7 @@ impl Console {
             }
         }
         // A machine in which not every check ran, or which died in one, has passed nothing.
-        self.done |= line.starts_with("VM done ") && self.count.passed + self.count.failed == CHECKS.len();
+        self.done |= line.starts_with("VM done ") && self.count.passed + self.count.failed == self.checks;
     }
 }
 
@@ -255,7 +266,7 @@ mod tests {
     use super::*;
 
     fn read(lines: &[&str]) -> Console {
-        let mut console = Console::default();
+        let mut console = Console::new(2);
         for line in lines {
             console.read(line);
         }

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    go_target::GoTarget,
+    go_target::{self, GoTarget},
     outputs::Outputs,
     recording::{Filter, Recording},
 };
@@ -34,11 +34,18 @@ use crate::{
 pub fn run(args: &AttachArgs) -> Result<(), Failure> {
     let started = SystemTime::now();
     let outputs = Outputs::open(args)?;
-    let target = GoTarget::open(Process::open(args.pid)?)?;
+    let process = Process::open(args.pid)?;
+    let binary = go_target::read_binary(&process)?;
+    let target = GoTarget::of(process, &binary)?;
     // The mount is this thread's own, so it comes before there are others. If it fails, the plan says what is missing.
     let _ = tracefs::ensure();
     let btf = KernelBtf::of_running_kernel()?;
-    let plan = plan::make(hooks(args.hooks), ready_hooks(args.kernel_ready), &support::find_out(&btf), target.facts())?;
+    let plan = plan::make(
+        hooks(args.hooks),
+        ready_hooks(args.kernel_ready),
+        &support::find_out(&btf),
+        target.facts(),
+    )?;
     if args.verbose > 0 {
         tell_plan(&plan);
     }
@@ -57,8 +64,8 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
         .context("cannot start the event loop")
         .map_err(|error| Failure::new(Exit::Failed, error, "are there file descriptors left? ulimit -n"))?;
     let filter = Filter::new(args.min_wait, args.max_wait, args.idle_function.clone());
-    let recorded = runtime
-        .block_on(async { Recording::begin(session, target, outputs, filter)?.run(args).await })?;
+    let recorded =
+        runtime.block_on(async { Recording::begin(session, target, outputs, filter)?.run(args).await })?;
 
     let cost = Cost {
         cpu_ns: recorded.cpu_ns,
@@ -103,7 +110,7 @@ fn plan_facts(plan: &Plan) -> PlanFacts {
         clock: choice.clock.name().to_owned(),
         hook: choice.hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         why: choice.why.clone(),
-        lost_without: choice.lost.clone(),
+        lost: choice.lost.clone(),
     };
     PlanFacts {
         name: plan.name.to_owned(),

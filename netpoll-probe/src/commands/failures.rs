@@ -4,10 +4,22 @@ use crate::{
     bpf::{kernel_btf::BtfError, plan::NoPlan, session::SessionError},
     error::Failure,
     exit::Exit,
+    gobin::Error as GobinError,
+    goruntime::binary::Error as RuntimeError,
     target::error::Error as TargetError,
 };
 
-pub(super) const AS_ROOT: &str = "run it as root: sudo netpoll-probe …";
+const AS_ROOT: &str = "run it as root: sudo netpoll-probe …";
+
+/// What to do about a refusal: root is refused only what lies outside its container.
+fn allowed() -> String {
+    if rustix::process::geteuid().is_root() {
+        "this root may not look at that process: run it on the host, or in a container with --pid=host --privileged"
+    } else {
+        AS_ROOT
+    }
+    .to_owned()
+}
 
 impl From<TargetError> for Failure {
     fn from(error: TargetError) -> Self {
@@ -18,12 +30,45 @@ impl From<TargetError> for Failure {
             TargetError::Thread { pid, .. } => {
                 (Exit::Target, format!("attach to its process: netpoll-probe attach -p {pid}"))
             }
-            TargetError::Exited { .. } => (Exit::Target, "start it again, and attach to its new pid".to_owned()),
+            TargetError::Exited { .. } => {
+                (Exit::Target, "start it again, and attach to its new pid".to_owned())
+            }
             TargetError::NoExecutable { .. } => (Exit::Target, "attach to a running Go program".to_owned()),
-            TargetError::Permission { .. } => (Exit::Kernel, AS_ROOT.to_owned()),
+            TargetError::Permission { .. } => (Exit::Kernel, allowed()),
             _ => (Exit::Failed, "is the process still there? ps -p PID".to_owned()),
         };
         Self::new(exit, error, hint)
+    }
+}
+
+impl From<GobinError> for Failure {
+    fn from(error: GobinError) -> Self {
+        let hint = match &error {
+            GobinError::UnsupportedGoVersion { .. } => {
+                "it works on programs built with Go 1.18 or later: go version -m BINARY"
+            }
+            GobinError::Open { .. } | GobinError::Read { .. } | GobinError::Truncated { .. } => {
+                "was the executable replaced while it was read? try again"
+            }
+            _ => "attach to a running Go program: go version -m /proc/PID/exe says whether it is one",
+        };
+        Self::new(Exit::Target, error, hint)
+    }
+}
+
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Self {
+        let hint = match &error {
+            RuntimeError::Binary(_) => {
+                "attach to a running Go program: go version -m /proc/PID/exe says whether it is one"
+            }
+            RuntimeError::Layout(_) => {
+                "build the program without -ldflags=-s, so that its DWARF tells, or with a released Go"
+            }
+            RuntimeError::NoFunction { .. } => "a program that never imports net or os has no network waits",
+            _ => "please report it with: go version -m /proc/PID/exe",
+        };
+        Self::new(Exit::Target, error, hint)
     }
 }
 

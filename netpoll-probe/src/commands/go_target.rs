@@ -1,74 +1,210 @@
-//! The target as a Go program: its process, binary, layout and probe sites.
+//! The target as a Go program: its process, its binary, and what is known of the Go runtime in it.
 
 use netpoll_probe_common::config::{Config, labels};
 
 use crate::{
     bpf::plan::{Site, TargetFacts},
     error::Failure,
-    exit::Exit,
-    gobin::GoBinary,
+    gobin::{Error as GobinError, GoBinary, Machine},
     goruntime::{
+        binary::{Error as RuntimeError, GoRuntime},
         epoll_data::EpollData,
-        globals::{self, Global},
-        layout,
-        offsets::Offsets,
+        globals::Global,
+        layout::Layout,
         sites,
-        version::GoVersion,
-        x86::FunctionCode,
     },
     model::profile::Target,
     snapshot::{
+        frames::BinaryFrames,
         scan::{Goroutine, Source, Wanted},
-        unwind::{FrameLayout, FrameTable},
+        unwind::FrameWord,
     },
     symbolize::Symbolizer,
-    target::{process::Process, memory::ReadMemory as _},
+    target::{
+        memory::{ReadMemory as _, u32_at},
+        process::Process,
+    },
 };
+
+/// From this minor version on, a goroutine's labels are a slice and no map (`runtime/pprof/label.go`).
+const LABELS_ARE_A_SLICE: u16 = 24;
+
+/// A running Go program.
 #[derive(Debug)]
-pub(super) struct GoTarget { process: Process, binary: GoBinary, bias: u64, layout: layout::Layout, version: GoVersion, facts: TargetFacts, pd_home: u32, poll_wait: u64, allgs: Option<u64>, epfd: Option<u64> }
-struct Frames<'a>(&'a GoBinary);
-impl FrameTable for Frames<'_> { fn frame(&self, pc: u64) -> Option<FrameLayout> {
-    let (e, _) = self.0.at(pc)?; let name = self.0.symbolize(e).ok()?.pop()?.func;
-    Some(FrameLayout { function: e, size_bytes: self.0.sp_delta(pc)? as u32, is_top: name == "runtime.goexit" || name == "runtime.mcall", writes_sp: false, is_trap: name == "runtime.sigpanic" }) } }
-impl GoTarget {
-    pub(super) fn open(process: Process) -> Result<Self, Failure> {
-        let fail = |m: &str| Failure::new(Exit::Target, anyhow::anyhow!("{m}"), "attach to a Go program");
-        let binary = GoBinary::open(process.executable().try_clone().map_err(|e| fail(&e.to_string()))?).ok_or_else(|| fail("not a Go program"))?;
-        let version = GoVersion::parse(&binary.version).map_err(|e| fail(&e.to_string()))?;
-        let offsets: Offsets = layout::from_table(&version).map_err(|e| fail(&e.to_string()))?;
-        let bias = process.load_bias(binary.entry)?;
-        let code = |n: &str| { let (s, e) = binary.function(n)?; Some(FunctionCode::new(n, s, binary.read(s, (e - s) as usize)?)) };
-        let pw = code("internal/poll.runtime_pollWait").ok_or_else(|| fail("no pollWait"))?;
-        let nb = code("runtime.netpollblock").ok_or_else(|| fail("no netpollblock"))?;
-        let s = sites::poll_wait(&pw, nb.start(), |pc| binary.sp_delta(pc)).map_err(|e| fail(&e.to_string()))?;
-        let site = |s: &sites::Site| Site { name: format!("{}+{}", s.function, s.offset), file_offset: binary.file_offset(s.address).unwrap_or(0), instruction: s.text.clone(), emulated: true };
-        let facts = TargetFacts { wait_start: site(&s.start), wait_end: site(&s.end), netpollblock: sites::netpollblock(&nb).map(|x| site(&x)).map_err(|e| e.to_string()),
-            netpollready: code("runtime.netpollready").ok_or("inlined".to_owned()).and_then(|c| sites::netpollready(&c).map(|x| site(&x)).map_err(|e| e.to_string())) };
-        let global = |g: Global| globals::address(g, &code(g.function())?).ok();
-        let (allgs, epfd) = (global(Global::Allgs), global(Global::Epfd));
-        let release = version.release();
-        let layout = layout::Layout { offsets, epoll_data: EpollData::of_release(release), source: layout::LayoutSource::Table(release), release };
-        Ok(Self { pd_home: s.end_pd_from_sp_bytes, poll_wait: pw.start(), process, bias, layout, version, facts, allgs, epfd, binary })
+pub(super) struct GoTarget<'b> {
+    process: Process,
+    binary: &'b GoBinary,
+    version: String,
+    layout: Layout,
+    load_bias: u64,
+    facts: TargetFacts,
+    pd_home: u32,
+    /// Where `runtime_pollWait` keeps its pollDesc.
+    poll_desc: FrameWord,
+    frames: BinaryFrames<'b>,
+    /// Where `runtime.allgs` is, as linked; without it, waits that were open before are not found.
+    allgs: Option<u64>,
+    /// Where `runtime.epfd` is, as linked.
+    epfd: Option<u64>,
+}
+
+/// Reads a process's executable, which may have been deleted or replaced, or be in another mount namespace.
+pub(super) fn read_binary(process: &Process) -> Result<GoBinary, Failure> {
+    let path = process.executable_path().to_owned();
+    let file =
+        process.executable().try_clone().map_err(|source| GobinError::Open { path: path.clone(), source })?;
+    Ok(GoBinary::from_file(file, path.display().to_string())?)
+}
+
+impl<'b> GoTarget<'b> {
+    /// Finds out all that the probe must know, before anything is attached.
+    ///
+    /// # Errors
+    /// When the binary is none that can be probed.
+    pub(super) fn of(process: Process, binary: &'b GoBinary) -> Result<Self, Failure> {
+        let runtime = GoRuntime::of(binary)?;
+        let layout = runtime.layout()?;
+        let poll_wait = runtime.poll_wait_sites()?;
+        let site = |site: &sites::Site| Site {
+            name: format!("{}+{}", site.function, site.offset),
+            file_offset: site.file_offset,
+            instruction: site.text.clone(),
+            emulated: true,
+        };
+        let optional =
+            |found: Result<sites::Site, RuntimeError>| found.as_ref().map(site).map_err(ToString::to_string);
+        let facts = TargetFacts {
+            wait_start: site(&poll_wait.start),
+            wait_end: site(&poll_wait.end),
+            netpollblock: optional(runtime.netpollblock_site()),
+            netpollready: optional(runtime.netpollready_site()),
+        };
+        Ok(Self {
+            load_bias: process.load_bias(binary.elf().entry_vaddr)?,
+            process,
+            binary,
+            version: runtime.version().to_string(),
+            layout,
+            facts,
+            pd_home: poll_wait.end_pd_from_sp_bytes,
+            poll_desc: FrameWord {
+                function: runtime.poll_wait()?.entry_vaddr,
+                from_cfa_bytes: poll_wait.pd_from_cfa_bytes,
+            },
+            frames: BinaryFrames::new(&runtime),
+            allgs: runtime.global(Global::Allgs).ok(),
+            epfd: runtime.global(Global::Epfd).ok(),
+        })
     }
-    pub(super) fn facts(&self) -> &TargetFacts { &self.facts }
+
+    /// What the hook plan needs to know.
+    pub(super) fn facts(&self) -> &TargetFacts {
+        &self.facts
+    }
+
+    /// The programs' configuration, as far as it is the target's.
     pub(super) fn config(&self) -> Config {
-        let o = &self.layout.offsets;
-        let (tag_bits, align) = match self.layout.epoll_data { EpollData::Pointer => (0, 0), EpollData::Tagged { tag_bits, align_bits } => (tag_bits.into(), align_bits.into()) };
-        Config { tgid: self.process.pid(), g_m: o.g.m, g_goid: o.g.goid, g_labels: o.g.labels, labels: if self.layout.release.minor >= 24 { labels::SLICE } else { labels::MAP }, m_g0: 0, m_p: o.m.p, p_schedtick: o.p.sched_tick,
-            pd_fd: o.poll_desc.fd, pd_has_fdseq: o.poll_desc.fdseq.is_some().into(), pd_fdseq: o.poll_desc.fdseq.unwrap_or(0), pd_atomic_info: o.poll_desc.atomic_info, pd_rg: o.poll_desc.rg, pd_wg: o.poll_desc.wg, pd_home: self.pd_home,
-            tag_bits, pd_align_bits: align, epoll_event_bytes: 12, epoll_event_data: 4, ..Config::default() }
+        let offsets = &self.layout.offsets;
+        let (tag_bits, pd_align_bits) = match self.layout.epoll_data {
+            EpollData::Pointer => (0, 0),
+            EpollData::Tagged { tag_bits, align_bits } => (u32::from(tag_bits), u32::from(align_bits)),
+        };
+        // `struct epoll_event` is packed on amd64 only (`include/uapi/linux/eventpoll.h`).
+        let (epoll_event_bytes, epoll_event_data) = match self.binary.machine() {
+            Machine::Amd64 => (12, 4),
+            Machine::Arm64 => (16, 8),
+        };
+        Config {
+            tgid: self.process.pid(),
+            g_m: offsets.g.m,
+            g_goid: offsets.g.goid,
+            g_labels: offsets.g.labels,
+            labels: if self.layout.release.minor >= LABELS_ARE_A_SLICE { labels::SLICE } else { labels::MAP },
+            m_g0: offsets.m.g0,
+            m_p: offsets.m.p,
+            p_schedtick: offsets.p.sched_tick,
+            pd_fd: offsets.poll_desc.fd,
+            pd_has_fdseq: u32::from(offsets.poll_desc.fdseq.is_some()),
+            pd_fdseq: offsets.poll_desc.fdseq.unwrap_or(0),
+            pd_atomic_info: offsets.poll_desc.atomic_info,
+            pd_rg: offsets.poll_desc.rg,
+            pd_wg: offsets.poll_desc.wg,
+            pd_home: self.pd_home,
+            tag_bits,
+            pd_align_bits,
+            epoll_event_bytes,
+            epoll_event_data,
+            ..Config::default()
+        }
     }
-    pub(super) fn pid(&self) -> u32 { self.process.pid() }
-    pub(super) fn name(&self) -> String { format!("{} ({})", self.pid(), self.process.comm().unwrap_or_default()) }
-    pub(super) fn go_version(&self) -> String { self.version.to_string() }
-    pub(super) fn has_exited(&self) -> bool { self.process.has_exited() }
-    pub(super) fn epoll_fd(&self) -> Option<i32> { let a = self.bias + self.epfd?; let b = self.process.memory().read(a..a + 4).ok()??; Some(i32::from_le_bytes(b.try_into().ok()?)) }
-    pub(super) fn tag(&self, s: Option<u64>) -> u32 { match self.layout.epoll_data { EpollData::Pointer => 0, EpollData::Tagged { tag_bits, .. } => (s.unwrap_or(0) & ((1 << tag_bits) - 1)) as u32 } }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub(super) fn has_exited(&self) -> bool {
+        self.process.has_exited()
+    }
+
+    /// What people call it.
+    pub(super) fn name(&self) -> String {
+        format!("{} ({})", self.pid(), self.comm())
+    }
+
+    pub(super) fn go_version(&self) -> &str {
+        &self.version
+    }
+
+    fn comm(&self) -> String {
+        self.process.comm().unwrap_or_else(|_gone| "?".to_owned())
+    }
+
+    /// The netpoller's epoll fd, once the program has used the network.
+    pub(super) fn epoll_fd(&self) -> Option<i32> {
+        let address = self.load_bias.checked_add(self.epfd?)?;
+        let bytes = self.process.memory().read(address..address.checked_add(4)?).ok()??;
+        let fd = i32::from_le_bytes(u32_at(&bytes, 0)?.to_le_bytes());
+        (fd > 0).then_some(fd)
+    }
+
+    /// `pollDesc.fdseq` as the tags of epoll events have it.
+    pub(super) fn tag(&self, fdseq: Option<u64>) -> u32 {
+        match self.layout.epoll_data {
+            EpollData::Pointer => 0,
+            EpollData::Tagged { tag_bits, .. } => {
+                let tag = fdseq.unwrap_or(0) & ((1 << tag_bits) - 1);
+                u32::try_from(tag).unwrap_or(0)
+            }
+        }
+    }
+
+    /// The goroutines that wait in the poller now. `None`: they cannot be read, which is no reason to stop.
     pub(super) fn waiting(&self) -> Option<Vec<Goroutine>> {
         let memory = self.process.memory();
-        let source = Source { memory: &memory, frames: &Frames(&self.binary), layout: &self.layout, load_bias: self.bias, allgs: self.allgs?, poll_wait: self.poll_wait };
-        match source.snapshot(Wanted::IoWaits) { Ok(s) => Some(s.goroutines), Err(e) => { super::attach::tell(&e.to_string()); None } }
+        let source = Source {
+            memory: &memory,
+            frames: &self.frames,
+            layout: &self.layout,
+            load_bias: self.load_bias,
+            allgs: self.allgs?,
+            poll_desc: self.poll_desc,
+        };
+        source.snapshot(Wanted::IoWaits).ok().map(|snapshot| snapshot.goroutines)
     }
-    pub(super) fn symbolizer(&mut self) -> Result<Symbolizer, Failure> { Ok(Symbolizer::new(GoBinary::open(self.process.executable().try_clone().unwrap()).unwrap(), self.bias)) }
-    pub(super) fn describe(&self) -> Target { Target { pid: self.pid(), comm: self.process.comm().unwrap_or_default(), executable: self.process.executable_path().display().to_string(), go_version: self.go_version(), module: None } }
+
+    /// Names the addresses of its stacks.
+    pub(super) fn symbolizer(&self) -> Symbolizer<'b> {
+        Symbolizer::new(self.binary, self.load_bias)
+    }
+
+    /// What reports say of it.
+    pub(super) fn describe(&self) -> Target {
+        Target {
+            pid: self.pid(),
+            comm: self.comm(),
+            executable: self.process.executable_path().display().to_string(),
+            go_version: self.version.clone(),
+            module: self.binary.build_info().and_then(|info| info.module_path.clone()),
+        }
+    }
 }

@@ -13,11 +13,7 @@ use crate::{
     cli::attach::{AttachArgs, FormatArg, GroupArg},
     error::Failure,
     exit::Exit,
-    model::{
-        profile::{Dimension, Profile},
-        stack::StackTable,
-        wait::Wait,
-    },
+    model::{group::Dimension, profile::Profile, stack::StackTable, wait::Wait},
     report::{Format, NdjsonWriter, Options},
 };
 

@@ -25,7 +25,7 @@ use crate::{
         session::{RunTime, Session},
     },
     cli::attach::AttachArgs,
-    correlate::{Correlated, Correlator, classify},
+    correlate::{Correlated, Correlator, Sent, classify},
     error::Failure,
     event,
     exit::Exit,
@@ -79,12 +79,12 @@ pub(super) struct Recorded {
 
 /// A recording that runs.
 #[derive(Debug)]
-pub(super) struct Recording {
+pub(super) struct Recording<'b> {
     session: Session,
     ring: AsyncRing,
-    target: GoTarget,
+    target: GoTarget<'b>,
     correlator: Correlator,
-    symbolizer: Symbolizer,
+    symbolizer: Symbolizer<'b>,
     builder: ProfileBuilder,
     outputs: Outputs,
     filter: Filter,
@@ -95,11 +95,11 @@ pub(super) struct Recording {
     failure: Option<Failure>,
 }
 
-impl Recording {
+impl<'b> Recording<'b> {
     /// Takes over attached programs: finds the waits that were open before, then says that it records.
     pub(super) fn begin(
         mut session: Session,
-        mut target: GoTarget,
+        target: GoTarget<'b>,
         outputs: Outputs,
         filter: Filter,
     ) -> Result<Self, Failure> {
@@ -117,7 +117,7 @@ impl Recording {
         put_open_waits(&mut session, &target, &waiting, &files)?;
         let baseline =
             session.counters()?.into_iter().map(|(counter, count)| (counter.name(), count)).collect();
-        let symbolizer = target.symbolizer()?;
+        let symbolizer = target.symbolizer();
         tell(&format!("recording {}, {}; Ctrl-C ends it", target.name(), target.go_version()));
         Ok(Self {
             session,
@@ -196,19 +196,20 @@ impl Recording {
     }
 
     fn pass_on(&mut self, waits: impl IntoIterator<Item = Correlated>) {
-        for Correlated { mut wait, stack_hash, pcs } in waits {
+        for Correlated { mut wait, stack_hash, pcs, sent } in waits {
             if let Some(pcs) = pcs {
                 wait.stack = Some(self.symbolizer.stack(stack_hash, &pcs, self.builder.stacks_mut()));
             }
-            self.add(wait);
+            self.add(wait, sent);
         }
     }
 
     /// A wait with its stack: classified, filtered, added, written.
-    fn add(&mut self, mut wait: Wait) {
+    fn add(&mut self, mut wait: Wait, sent: Sent) {
         if let Some(stack) = wait.stack.and_then(|id| self.builder.stacks().get(id)) {
             wait.role = classify::role(&wait, stack);
             wait.idle = classify::idle(&wait, stack, &self.filter.idle_functions);
+            classify::split_idle(&mut wait, sent, stack);
         }
         if !self.filter.passes(&wait) {
             return;
@@ -229,7 +230,8 @@ impl Recording {
     fn draw_progress(&self) {
         let (waits, idle) = self.builder.counts();
         let seconds = Duration::from_nanos(now_ns().saturating_sub(self.started_ns)).as_secs_f64();
-        let _ = write!(io::stderr(), "\r\x1b[K{seconds:.1} s, {waits} waits, {idle} idle ones; Ctrl-C ends it");
+        let _ =
+            write!(io::stderr(), "\r\x1b[K{seconds:.1} s, {waits} waits, {idle} idle ones; Ctrl-C ends it");
     }
 
     fn finish(mut self) -> Result<Recorded, Failure> {
@@ -278,6 +280,9 @@ impl Recording {
     /// goroutine is not parked there is no wait: the goroutine turned away before it parked.
     fn add_open(&mut self, slots: &[(u64, PollDescSlot)], end_ns: u64) -> Result<(), Failure> {
         let waiting = self.target.waiting();
+        self.drain();
+        let files: HashMap<i32, FileRecord> =
+            self.session.files()?.into_iter().map(|file| (file.file.fd, file)).collect();
         let later: HashMap<u64, PollDescSlot> = self.session.slots()?.into_iter().collect();
         let parked: Option<HashMap<(u64, u64), &Goroutine>> = waiting.as_ref().map(|waiting| {
             waiting.iter().filter_map(|g| Some(((g.poll.as_ref()?.poll_desc, g.g), g))).collect()
@@ -293,14 +298,18 @@ impl Recording {
                     self.correlator.turned_away();
                 }
             }
-            for (g, mut wait) in self.correlator.open(&slot, end_ns) {
+            for (taken, mut wait) in self.correlator.open(&slot, end_ns) {
+                let g = taken.g;
                 if let Some(Some(Goroutine { stack: StackState::Walked(stack), poll: Some(poll), .. })) =
                     parked_at(*pd, g)
                 {
                     let pcs = stack.frames.iter().skip(poll.frame).map(|frame| (frame.pc, frame.is_exact));
                     wait.stack = Some(self.symbolizer.walked(pcs, self.builder.stacks_mut()));
+                } else if let Some(pcs) = self.correlator.late_stack(*pd, g, wait.clocks.start_ns) {
+                    let pcs = pcs.iter().enumerate().map(|(depth, pc)| (*pc, depth == 0));
+                    wait.stack = Some(self.symbolizer.walked(pcs, self.builder.stacks_mut()));
                 }
-                self.add(wait);
+                self.add(wait, Sent::of_open(&taken, files.get(&taken.fd)));
             }
         }
         Ok(())
@@ -310,7 +319,7 @@ impl Recording {
 /// Gives goroutines that were parked before the programs were there their slots, and their sockets to the tracepoints.
 fn put_open_waits(
     session: &mut Session,
-    target: &GoTarget,
+    target: &GoTarget<'_>,
     waiting: &[Goroutine],
     files: &[FileRecord],
 ) -> Result<(), Failure> {
@@ -333,6 +342,7 @@ fn put_open_waits(
             tag,
             fd: poll.fd,
             flags: flag::STARTED_BEFORE,
+            sent_bytes: file.map_or(0, |file| file.sent_bytes),
             socket_state: file.map_or(0, |file| file.socket_state),
             ..WaitSlot::default()
         };
@@ -370,7 +380,10 @@ fn own_cpu_ns() -> Option<u64> {
 
 fn ns_of(clock: ClockId) -> Option<u64> {
     let time = clock_gettime(clock);
-    u64::try_from(time.tv_sec).ok()?.checked_mul(1_000_000_000)?.checked_add(u64::try_from(time.tv_nsec).ok()?)
+    u64::try_from(time.tv_sec)
+        .ok()?
+        .checked_mul(1_000_000_000)?
+        .checked_add(u64::try_from(time.tv_nsec).ok()?)
 }
 
 /// `VmHWM` of proc(5).

@@ -1,8 +1,9 @@
 //! What a stack tells: what the goroutine was about to do, and whether it waited for work rather than for an answer.
 
+use super::Sent;
 use crate::model::{
     stack::Stack,
-    wait::{Mode, Role, Wait},
+    wait::{Clocks, Mode, Role, Wait},
 };
 
 /// A rule: a wait is idle when each of these functions is on its stack, leaf side first.
@@ -40,6 +41,24 @@ pub fn idle(wait: &Wait, stack: &Stack, named: &[String]) -> bool {
     wait.role == Role::Accept
         || named.iter().any(|function| has(stack, function))
         || IDLE_STACKS.iter().any(|functions| in_order(stack, functions))
+}
+
+/// Background readers of connections on which requests go out one at a time (net/http/transport.go): they wait from
+/// the end of one answer on, so the time before the next request is nobody's fault.
+const ANSWER_READERS: &[&str] = &["net/http.(*persistConn).readLoop"];
+
+/// Splits what such a reader waited into idle time and an answer's: the peer owes nothing before it is asked.
+pub fn split_idle(wait: &mut Wait, sent: Sent, stack: &Stack) {
+    if sent.before || !ANSWER_READERS.iter().any(|function| has(stack, function)) {
+        return;
+    }
+    let Clocks { start_ns, end_ns, kernel_ready_ns, .. } = wait.clocks;
+    match sent.last_ns {
+        None => wait.idle = true,
+        Some(last_ns) => {
+            wait.idle_ns = last_ns.min(kernel_ready_ns.unwrap_or(end_ns)).saturating_sub(start_ns);
+        }
+    }
 }
 
 fn has(stack: &Stack, function: &str) -> bool {

@@ -35,7 +35,8 @@ mod tests {
         for (label, (key, value)) in record.labels.iter_mut().zip([("tenant", "acme"), ("op", "read")]) {
             label.key[..key.len()].copy_from_slice(key.as_bytes());
             label.value[..value.len()].copy_from_slice(value.as_bytes());
-            (label.key_length, label.value_length) = (key.len() as u32, value.len() as u32);
+            label.key_length = u32::try_from(key.len()).unwrap();
+            label.value_length = u32::try_from(value.len()).unwrap();
         }
         record.labels[2].key_length = u32::MAX;
         let labels: Vec<_> = of(&record).iter().map(|(k, v)| format!("{k}={v}")).collect();

@@ -18,7 +18,7 @@ use std::{
 
 use netpoll_probe_common::{
     counter::Counter,
-    record::{SpuriousRecord, WaitRecord, flag, outcome, poller},
+    record::{FileRecord, SpuriousRecord, WaitRecord, flag, outcome, poller},
     slot::{FileFacts, PollDescSlot, WaitSlot},
 };
 
@@ -45,10 +45,33 @@ pub struct Correlated {
     pub stack_hash: u64,
     /// The stack's addresses, leaf first; `None`: not known.
     pub pcs: Option<Arc<[u64]>>,
+    /// What this process sent on the connection that it reads, as far as TCP tells.
+    pub sent: Sent,
+}
+
+/// What this process sent on a TCP connection that a goroutine of it waits to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Something since the last such wait ended, or that is not known: an answer may have been owed from the start.
+    pub before: bool,
+    /// The last time during the wait, CLOCK_MONOTONIC ns, to a jiffy of the kernel.
+    pub last_ns: Option<u64>,
 }
 
 /// The identity of a pollDesc's direction, for spurious marks.
 type Key = (u64, u64, Mode);
+
+impl Sent {
+    /// Of an open wait, from what the kernel says of its connection now.
+    #[must_use]
+    pub fn of_open(slot: &WaitSlot, file: Option<&FileRecord>) -> Self {
+        let later = file.filter(|file| file.sent_bytes != slot.sent_bytes && file.sent_ns >= slot.start_ns);
+        Self {
+            before: file.is_none() || slot.flags & flag::SENT_BEFORE != 0,
+            last_ns: later.map(|file| file.sent_ns),
+        }
+    }
+}
 
 /// Makes waits of records.
 #[derive(Debug)]
@@ -63,6 +86,8 @@ pub struct Correlator {
     /// The number of the last wait of each pollDesc's direction, while it is held.
     last: HashMap<Key, (u64, u64)>,
     newest_ns: u64,
+    /// Stacks of waits that were open when the recording ended, and have ended since: by pollDesc, g and start.
+    late_stacks: HashMap<(u64, u64, u64), Arc<[u64]>>,
     until_ns: u64,
     quality: Quality,
 }
@@ -80,6 +105,7 @@ impl Correlator {
             first: 0,
             last: HashMap::new(),
             newest_ns: 0,
+            late_stacks: HashMap::new(),
             until_ns: u64::MAX,
             quality: Quality::default(),
         }
@@ -138,12 +164,18 @@ impl Correlator {
         *self.quality.unmatched.entry(Counter::StartWithoutEnd.name().to_owned()).or_default() += 1;
     }
 
-    /// The waits of a slot that were open when the recording ended, each with the address of its `runtime.g`.
-    pub fn open(&mut self, slot: &PollDescSlot, end_ns: u64) -> Vec<(u64, Wait)> {
+    /// The addresses of an open wait's stack, if it ended soon after the recording did.
+    #[must_use]
+    pub fn late_stack(&self, pd: u64, g: u64, start_ns: u64) -> Option<Arc<[u64]>> {
+        self.late_stacks.get(&(pd, g, start_ns)).cloned()
+    }
+
+    /// The waits of a slot that were open when the recording ended, each with the slot's part that it is in.
+    pub fn open(&mut self, slot: &PollDescSlot, end_ns: u64) -> Vec<(WaitSlot, Wait)> {
         [(&slot.read, Mode::Read), (&slot.write, Mode::Write)]
             .into_iter()
             .filter(|(wait, _)| wait.start_ns != 0 && wait.start_ns <= end_ns)
-            .map(|(wait, mode)| (wait.g, self.open_wait(wait, mode, &slot.file, end_ns)))
+            .map(|(wait, mode)| (*wait, self.open_wait(wait, mode, &slot.file, end_ns)))
             .collect()
     }
 
@@ -173,6 +205,9 @@ impl Correlator {
             return;
         };
         if record.end_ns > self.until_ns {
+            if let Some(pcs) = self.stacks.get(&record.stack_hash) {
+                self.late_stacks.insert((record.pd, record.g, record.start_ns), Arc::clone(pcs));
+            }
             return;
         }
         let judged = clocks::judge(record, mode, outcome);
@@ -189,6 +224,7 @@ impl Correlator {
             clocks: judged.clocks,
             poller: if judged.clocks.poll_ns.is_some() { poller_of(record.poller) } else { Poller::Unknown },
             idle: false,
+            idle_ns: 0,
             role: role_of(mode, record.socket_state),
             endpoint,
             stack: None,
@@ -203,7 +239,11 @@ impl Correlator {
         if pcs.is_none() {
             self.quality.stack_unknown += 1;
         }
-        self.held.push_back(Correlated { wait, stack_hash: record.stack_hash, pcs });
+        let sent = Sent {
+            before: record.flags & flag::SENT_BEFORE != 0,
+            last_ns: (record.sent_ns != 0).then_some(record.sent_ns),
+        };
+        self.held.push_back(Correlated { wait, stack_hash: record.stack_hash, pcs, sent });
     }
 
     fn spurious(&mut self, record: &SpuriousRecord) {
@@ -240,6 +280,7 @@ impl Correlator {
             clocks: clocks::of_open(slot, end_ns),
             poller: poller_of(slot.poller),
             idle: false,
+            idle_ns: 0,
             role: role_of(mode, slot.socket_state),
             endpoint: self.endpoints.of(file, slot.socket_state),
             stack: None,

@@ -236,7 +236,7 @@ proptest! {
             .iter()
             .flat_map(|start| {
                 let mut record = record(*start % 5, *start, *start + 1000);
-                record.header.bytes = size_of::<WaitRecord>() as u32;
+                record.header.bytes = u32::try_from(size_of::<WaitRecord>()).unwrap();
                 record.as_bytes().to_vec()
             })
             .collect();

@@ -28,6 +28,26 @@ pub const POLL_INFO_EXPIRED_READ: u32 = 4;
 /// `pollExpiredWriteDeadline`: a bit of `pollDesc.atomicInfo`.
 pub const POLL_INFO_EXPIRED_WRITE: u32 = 8;
 
+/// The constants above and below by their names in DWARF, to hold a newer Go against.
+pub const DWARF_CONSTANTS: &[(&str, i64)] = &[
+    ("runtime.waitReasonIOWait", 2),
+    ("runtime._Gidle", 0),
+    ("runtime._Grunnable", 1),
+    ("runtime._Grunning", 2),
+    ("runtime._Gsyscall", 3),
+    ("runtime._Gwaiting", 4),
+    ("runtime._Gdead", 6),
+    ("runtime._Gcopystack", 8),
+    ("runtime._Gpreempted", 9),
+    ("runtime._Gscan", 0x1000),
+    ("runtime.pdReady", 1),
+    ("runtime.pdWait", 2),
+    ("runtime.pollClosing", 1),
+    ("runtime.pollEventErr", 2),
+    ("runtime.pollExpiredReadDeadline", 4),
+    ("runtime.pollExpiredWriteDeadline", 8),
+];
+
 /// Status of a goroutine (`g.atomicstatus` without [`STATUS_SCAN_BIT`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GStatus {

@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn reads_the_shifts() {
-        let code = |bytes: &[u8]| FunctionCode::new("runtime.netpoll", 0x1000, bytes.to_vec());
+        let code = |bytes: &[u8]| FunctionCode::new("runtime.netpoll", 0x1000, 0x400, bytes.to_vec());
         // mov rsi,rdx; sar rsi,18h; shl rsi,9; ret
         let unpack = [0x48, 0x89, 0xd6, 0x48, 0xc1, 0xfe, 0x18, 0x48, 0xc1, 0xe6, 0x09, 0xc3];
         assert_eq!(EpollData::from_code(&code(&unpack)).unwrap(), Some(TAGGED[2]));

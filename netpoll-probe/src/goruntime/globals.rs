@@ -12,27 +12,11 @@ pub enum GlobalError {
     /// The code could not be disassembled.
     #[error(transparent)]
     Code(#[from] CodeError),
-    /// The binary has no such function.
-    #[error("the binary has no function {function}, which refers to {global}")]
-    NoFunction {
-        /// The function.
-        function: &'static str,
-        /// The global.
-        global: &'static str,
-    },
     /// The function does not refer to it in the known way.
     #[error("{function} does not refer to {global} in a known way")]
     NoReference {
         /// The function.
         function: &'static str,
-        /// The global.
-        global: &'static str,
-    },
-    /// Code is read on amd64 only.
-    #[error("{global} cannot be found in {machine} code, only in amd64 code")]
-    UnsupportedMachine {
-        /// The machine.
-        machine: &'static str,
         /// The global.
         global: &'static str,
     },
@@ -52,6 +36,9 @@ pub enum Global {
 }
 
 impl Global {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Allgs, Self::Allp, Self::Sched, Self::Epfd];
+
     /// Its name.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -114,7 +101,7 @@ mod tests {
         for to in [0x9000, 0x8ff8, 0x9110, 0x9108, 0x9100] {
             load(&mut bytes, 0x1000, to);
         }
-        let code = FunctionCode::new("runtime.allgadd", 0x1000, bytes);
+        let code = FunctionCode::new("runtime.allgadd", 0x1000, 0x400, bytes);
         assert_eq!(address(Global::Allgs, &code), Ok(0x9100));
         assert_eq!(address(Global::Epfd, &code), Ok(0x9000));
         assert_eq!(address(Global::Sched, &code), Ok(0x8ff8));
@@ -126,9 +113,9 @@ mod tests {
         for to in [0x9000, 0x9008, 0x9020] {
             load(&mut bytes, 0x1000, to);
         }
-        let code = FunctionCode::new("runtime.allgadd", 0x1000, bytes);
+        let code = FunctionCode::new("runtime.allgadd", 0x1000, 0x400, bytes);
         assert!(matches!(address(Global::Allgs, &code), Err(GlobalError::NoReference { .. })));
-        let empty = FunctionCode::new("runtime.netpoll", 0x1000, vec![0xc3]);
+        let empty = FunctionCode::new("runtime.netpoll", 0x1000, 0x400, vec![0xc3]);
         assert!(matches!(address(Global::Epfd, &empty), Err(GlobalError::NoReference { .. })));
     }
 }

@@ -88,6 +88,16 @@ pub enum LayoutError {
         /// `struct.field`.
         field: String,
     },
+    /// The binary's DWARF has another value of a constant that is the same in all known versions, or none.
+    #[error("{name} is {found:?} in the binary's DWARF, expected {expected}")]
+    Constant {
+        /// Its name.
+        name: &'static str,
+        /// Its value there.
+        found: Option<i64>,
+        /// Its value in the known versions.
+        expected: i64,
+    },
     /// The shifts in `netpoll`'s code are not those of the version.
     #[error("runtime.netpoll unpacks {found:?}, but {version} is known for {expected:?}")]
     EpollData {
@@ -98,6 +108,43 @@ pub enum LayoutError {
         /// What the version does.
         expected: EpollData,
     },
+}
+
+/// Whether anything is known of this minor version. Of a newer one, constants and epoll events have to be looked at in the binary.
+#[must_use]
+pub fn is_known_minor(release: Release) -> bool {
+    TABLE.iter().any(|row| row.minor == release.minor)
+}
+
+/// Puts together a binary's layouts. `dwarf` are the offsets out of its DWARF, if it has any; `unpacks` is how its `netpoll`
+/// unpacks epoll events, if its code tells.
+///
+/// # Errors
+/// When something is not known, or code and version contradict each other.
+pub fn of(
+    version: &GoVersion,
+    dwarf: Option<Offsets>,
+    unpacks: Option<EpollData>,
+) -> Result<Layout, LayoutError> {
+    let release = version.release();
+    if release < OLDEST {
+        return Err(LayoutError::TooOld { version: version.to_string() });
+    }
+    let (offsets, source) = match dwarf {
+        Some(offsets) => (offsets, LayoutSource::Dwarf),
+        None => (from_table(version)?, LayoutSource::Table(release)),
+    };
+    // What a pre-release does is not known; it may be that of the release before it.
+    let by_version = (is_known_minor(release) && matches!(release.stage, Stage::Patch(_)))
+        .then(|| EpollData::of_release(release));
+    let epoll_data = match (unpacks, by_version) {
+        (Some(found), Some(expected)) if found != expected => {
+            return Err(LayoutError::EpollData { version: version.to_string(), found, expected });
+        }
+        (Some(known), _) | (None, Some(known)) => known,
+        (None, None) => return Err(unknown_version(version)),
+    };
+    Ok(Layout { offsets, epoll_data, source, release })
 }
 
 /// The offsets of a version in the committed table.
@@ -121,11 +168,16 @@ pub fn from_table(version: &GoVersion) -> Result<Offsets, LayoutError> {
         row.minor == release.minor
             && matches!(release.stage, Stage::Patch(patch) if (row.first_patch..=row.last_patch).contains(&patch))
     });
-    row.map(|row| row.offsets).ok_or_else(|| LayoutError::UnknownVersion {
+    row.map(|row| row.offsets).ok_or_else(|| unknown_version(version))
+}
+
+fn unknown_version(version: &GoVersion) -> LayoutError {
+    let release = version.release();
+    LayoutError::UnknownVersion {
         version: version.to_string(),
         release,
         known: known_releases(release.minor),
-    })
+    }
 }
 
 /// The releases of a minor version that the table has, for people.
@@ -173,6 +225,31 @@ mod tests {
             offsets("go1.26.8 X:staticlockranking"),
             Err(LayoutError::UnknownExperiment { .. })
         ));
+    }
+
+    #[test]
+    fn never_mixes_sources() {
+        let of = |version: &str, dwarf, unpacks| of(&GoVersion::parse(version).unwrap(), dwarf, unpacks);
+        let other = offsets("go1.18.10").unwrap();
+        let found = EpollData::Tagged { tag_bits: 24, align_bits: 9 };
+
+        let from_dwarf = of("go1.26.8", Some(other), Some(found)).unwrap();
+        assert_eq!((from_dwarf.offsets, from_dwarf.source), (other, LayoutSource::Dwarf));
+        let by_version = of("go1.26.8", None, None).unwrap();
+        assert_eq!(by_version.offsets, offsets("go1.26.8").unwrap());
+        assert_eq!(
+            (by_version.source, by_version.epoll_data),
+            (LayoutSource::Table(Release::new(26, 8)), found)
+        );
+        // Code and version contradict each other.
+        assert!(matches!(of("go1.24.13", None, Some(found)), Err(LayoutError::EpollData { .. })));
+        assert!(matches!(of("go1.20.14", None, Some(found)), Err(LayoutError::EpollData { .. })));
+        // A version that nothing is known of: its own DWARF and code must tell everything.
+        assert_eq!(of("go1.99.0", Some(other), Some(found)).unwrap().epoll_data, found);
+        assert!(matches!(of("go1.99.0", Some(other), None), Err(LayoutError::UnknownVersion { .. })));
+        assert!(matches!(of("go1.99.0", None, Some(found)), Err(LayoutError::UnknownVersion { .. })));
+        assert!(matches!(of("go1.27rc1", Some(other), None), Err(LayoutError::UnknownVersion { .. })));
+        assert!(matches!(of("go1.17.1", Some(other), None), Err(LayoutError::TooOld { .. })));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is known of Go's runtime, by version, as data; and where probes go in a binary.
 //!
+//! - [`binary`]: what one binary's runtime looks like; start here.
 //! - [`version`]: Go versions. [`layout`]: struct offsets of a binary, from DWARF or by version. [`constants`]: what never moved.
 //! - [`sites`]: instructions to probe. [`globals`]: addresses of the runtime's variables. [`epoll_data`]: pollDescs in epoll
 //!   events. [`x86`]: the disassembly behind them.
@@ -7,7 +8,9 @@
 //! Addresses are as the linker gave them; in a PIE a process adds its load bias.
 #![forbid(unsafe_code)]
 
+pub mod binary;
 pub mod constants;
+pub mod dwarf;
 pub mod epoll_data;
 pub mod globals;
 pub mod layout;

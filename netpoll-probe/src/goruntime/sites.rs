@@ -7,7 +7,7 @@
 //! - The start of a wait is the first emulated instruction after the stack check of `internal/poll.runtime_pollWait`, with
 //!   its arguments still in registers: RAX pd, RBX mode, R14 g (ABIInternal, cmd/compile/abi-internal.md).
 //! - Its end is the conditional jump after the call of `runtime.netpollblock` there: AL 1 = ready, R14 g, and pd where the
-//!   function keeps it: its argument's home, the word at CFA+0.
+//!   function keeps it: its argument's home, the word at CFA+0 (unoptimized builds up to 1.21: a local variable).
 //!
 //! `internal/poll.runtime_pollWait` cannot be inlined: `internal/poll` declares it without a body, and the runtime pushes the body by
 //! linkname. `netpollblock` and `netpollready` can be (profile-guided builds do it), so they are the second opinion only.
@@ -32,6 +32,9 @@ const NETPOLLBLOCK_ARGUMENTS: [Register; 4] = [Register::RAX, Register::RBX, Reg
 /// `netpollready(toRun, pd, mode)` and g.
 const NETPOLLREADY_ARGUMENTS: [Register; 4] = [Register::RAX, Register::RBX, Register::RCX, Register::R14];
 
+/// The frame of `runtime_pollWait` is a few words; a greater number is damage.
+const MAX_FRAME_BYTES: u64 = 1 << 16;
+
 /// An instruction to put a uprobe on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
@@ -41,6 +44,8 @@ pub struct Site {
     pub address: u64,
     /// Bytes from the start of the function.
     pub offset: u64,
+    /// Where it is in the file; uprobes are placed by this.
+    pub file_offset: u64,
     /// Its bytes.
     pub bytes: Vec<u8>,
     /// The instruction in Intel syntax, for people.
@@ -58,6 +63,9 @@ pub struct PollWaitSites {
     pub end: Site,
     /// At `end`, the word at RSP plus this is pd.
     pub end_pd_from_sp_bytes: u32,
+    /// The same word's distance from the CFA (the stack pointer before the call of the function): 0, the argument's home, or
+    /// negative in builds without optimization, where it may be a local variable.
+    pub pd_from_cfa_bytes: i64,
 }
 
 /// Why there is no site.
@@ -67,20 +75,6 @@ pub enum SiteError {
     /// The code could not be disassembled.
     #[error(transparent)]
     Code(#[from] CodeError),
-    /// The binary has no such function.
-    #[error("the binary has no function {function}")]
-    NoFunction {
-        /// Its name.
-        function: &'static str,
-    },
-    /// The function was inlined into others, so that its symbol does not see all calls.
-    #[error("{function} is inlined into {caller}")]
-    Inlined {
-        /// Its name.
-        function: &'static str,
-        /// One function that it was inlined into.
-        caller: String,
-    },
     /// An instruction is not what every known compiler puts there.
     #[error("unexpected code at {address:#x} in {function}: {found}, expected {expected}")]
     Unexpected {
@@ -101,23 +95,15 @@ pub enum SiteError {
         /// What was expected.
         expected: &'static str,
     },
-    /// pd is not kept where the frame says.
-    #[error(
-        "{function} does not keep pd at its argument's home, {home_bytes} bytes above the stack pointer at {address:#x}"
-    )]
+    /// It is not clear where the function keeps pd.
+    #[error("{function} does not keep pd in its frame at {address:#x}, of {frame_size_bytes:?} bytes")]
     PollDescHome {
         /// The function.
         function: String,
         /// The address of the end site.
         address: u64,
-        /// The home's distance from the stack pointer, from pclntab's frame size.
-        home_bytes: i64,
-    },
-    /// Probe sites are found on amd64 only.
-    #[error("probe sites in {machine} code are not supported, only in amd64 code")]
-    UnsupportedMachine {
-        /// The machine.
-        machine: &'static str,
+        /// The frame's size there by pclntab.
+        frame_size_bytes: Option<i64>,
     },
 }
 
@@ -132,8 +118,7 @@ pub fn poll_wait(
     frame_size_bytes: impl Fn(u64) -> Option<i64>,
 ) -> Result<PollWaitSites, SiteError> {
     let instructions = code.instructions()?;
-    let body_start = after_stack_check(code, &instructions)?;
-    let body = instructions.get(body_start..).unwrap_or_default();
+    let body = body_after_stack_check(code, &instructions)?;
     let start = first_emulated(code, &instructions, body, &POLL_WAIT_ARGUMENTS)?;
 
     let mut calls = body.iter().enumerate().filter(|(_, instruction)| {
@@ -149,15 +134,23 @@ pub fn poll_wait(
     refuse_jumps_over(code, &instructions, call.next_ip(), end_instruction)?;
     let end = site(code, end_instruction, Emulated::ConditionalJump);
 
-    // The return address is at CFA−8, so the argument's home at CFA is one word above it.
-    let home_bytes = frame_size_bytes(end.address).and_then(|frame| frame.checked_add(8)).unwrap_or(-1);
-    let no_home =
-        || SiteError::PollDescHome { function: code.name().to_owned(), address: end.address, home_bytes };
-    let end_pd_from_sp_bytes = u32::try_from(home_bytes).map_err(|_negative| no_home())?;
-    if !keeps_pd_at(body.get(..call_index).unwrap_or_default(), body, end_pd_from_sp_bytes) {
-        return Err(no_home());
+    let frame_size_bytes = frame_size_bytes(end.address);
+    let before_call = body.get(..call_index).unwrap_or_default();
+    let slot =
+        frame_size_bytes.and_then(|frame| Some((poll_desc_slot(before_call, body, frame)?, frame + 8)));
+    match slot {
+        Some((slot, cfa)) => Ok(PollWaitSites {
+            start,
+            end,
+            end_pd_from_sp_bytes: slot,
+            pd_from_cfa_bytes: i64::from(slot) - cfa,
+        }),
+        None => Err(SiteError::PollDescHome {
+            function: code.name().to_owned(),
+            address: end.address,
+            frame_size_bytes,
+        }),
     }
-    Ok(PollWaitSites { start, end, end_pd_from_sp_bytes })
 }
 
 /// The site at the start of `runtime.netpollblock`: RAX pd, RBX mode, R14 g.
@@ -166,7 +159,7 @@ pub fn poll_wait(
 /// When the code is not as expected.
 pub fn netpollblock(code: &FunctionCode) -> Result<Site, SiteError> {
     let instructions = code.instructions()?;
-    let body = instructions.get(after_stack_check(code, &instructions)?..).unwrap_or_default();
+    let body = body_after_stack_check(code, &instructions)?;
     first_emulated(code, &instructions, body, &NETPOLLBLOCK_ARGUMENTS)
 }
 
@@ -177,11 +170,10 @@ pub fn netpollblock(code: &FunctionCode) -> Result<Site, SiteError> {
 /// When the code is not as expected.
 pub fn netpollready(code: &FunctionCode) -> Result<Site, SiteError> {
     let instructions = code.instructions()?;
-    let body_start = match instructions.first() {
-        Some(first) if is_stack_check(first) => after_stack_check(code, &instructions)?,
-        _ => 0,
+    let body = match instructions.first() {
+        Some(first) if is_stack_check(first) => body_after_stack_check(code, &instructions)?,
+        _ => &instructions,
     };
-    let body = instructions.get(body_start..).unwrap_or_default();
     first_emulated(code, &instructions, body, &NETPOLLREADY_ARGUMENTS)
 }
 
@@ -198,9 +190,12 @@ fn is_stack_check(first: &Instruction) -> bool {
     compares_guard || large_frame
 }
 
-/// The index of the first instruction after the stack check: `cmp rsp, [r14+0x10]; jbe`, with `lea r12, [rsp-N]` before it when
-/// the frame is large.
-fn after_stack_check(code: &FunctionCode, instructions: &[Instruction]) -> Result<usize, SiteError> {
+/// What lies between the stack check and the code that grows the stack, at the function's end. The check is
+/// `cmp rsp, [r14+0x10]; jbe`, with `lea r12, [rsp-N]` before it when the frame is large.
+fn body_after_stack_check<'a>(
+    code: &FunctionCode,
+    instructions: &'a [Instruction],
+) -> Result<&'a [Instruction], SiteError> {
     let mut check = instructions.iter().enumerate().skip_while(|(_, instruction)| {
         is_stack_check(instruction) && instruction.mnemonic() == Mnemonic::Lea
     });
@@ -210,10 +205,13 @@ fn after_stack_check(code: &FunctionCode, instructions: &[Instruction]) -> Resul
         return Err(unexpected(code, compare, "the stack check"));
     }
     let (index, branch) = check.next().ok_or_else(missing)?;
-    if branch.mnemonic() != Mnemonic::Jbe || branch.near_branch_target() <= branch.ip() {
-        return Err(unexpected(code, branch, "jbe to the growing of the stack"));
+    let grow = instructions.binary_search_by_key(&branch.near_branch_target(), Instruction::ip);
+    match (branch.mnemonic(), grow) {
+        (Mnemonic::Jbe, Ok(grow)) if grow > index => {
+            Ok(instructions.get(index + 1..grow).unwrap_or_default())
+        }
+        _ => Err(unexpected(code, branch, "jbe to the growing of the stack")),
     }
-    Ok(index + 1)
 }
 
 /// The first emulated instruction of `body` that runs exactly once a call, with `arguments` not yet overwritten.
@@ -296,31 +294,42 @@ fn branch_on_result<'a>(
     })
 }
 
-/// Whether RAX, unchanged since the start of the body, is stored at RSP plus `home_bytes` before the call, and nothing else of the
-/// body is stored there.
-fn keeps_pd_at(before_call: &[Instruction], body: &[Instruction], home_bytes: u32) -> bool {
-    let stores_to_home = |instruction: &&Instruction| {
-        instruction.op0_kind() == OpKind::Memory
+/// Where pd is kept: the one slot of the frame that RAX, unchanged since the start of the body, is stored to before the call, and
+/// that nothing else of the body is stored to; its distance from RSP. A frame has room for variables, then the saved frame
+/// pointer, the return address (at the frame's size), and the homes of the arguments, of which pd is the first.
+fn poll_desc_slot(before_call: &[Instruction], body: &[Instruction], frame_size_bytes: i64) -> Option<u32> {
+    let slot_stored = |instruction: &Instruction| {
+        let on_stack = instruction.op0_kind() == OpKind::Memory
             && instruction.memory_base() == Register::RSP
-            && instruction.memory_index() == Register::None
-            && instruction.memory_displacement64() == u64::from(home_bytes)
+            && instruction.memory_index() == Register::None;
+        on_stack.then(|| instruction.memory_displacement64())
     };
     let stores_pd = |instruction: &Instruction| {
         instruction.mnemonic() == Mnemonic::Mov && instruction.op1_register() == Register::RAX
     };
+    let frame_size_bytes = u64::try_from(frame_size_bytes).ok().filter(|size| *size <= MAX_FRAME_BYTES)?;
+    let in_frame = |slot: u64| slot == frame_size_bytes + 8 || slot.saturating_add(16) <= frame_size_bytes;
     let mut writes = Writes::new();
-    let unchanged = |instruction: &&Instruction| !writes.any_of(instruction, &[Register::RAX]);
-    let stored =
-        before_call.iter().take_while(unchanged).any(|store| stores_to_home(&store) && stores_pd(store));
-    // Reads such as `mov rax, [rsp+home]` have memory as their second operand and are not counted.
-    stored && body.iter().filter(stores_to_home).all(stores_pd)
+    let mut slots: Vec<u64> = before_call
+        .iter()
+        .take_while(|instruction| !writes.any_of(instruction, &[Register::RAX]))
+        .filter(|instruction| stores_pd(instruction))
+        .filter_map(slot_stored)
+        .collect();
+    slots.dedup();
+    let [slot] = slots[..] else { return None };
+    // Reads such as `mov rax, [rsp+slot]` have memory as their second operand and are not counted.
+    let only_pd = body.iter().filter(|instruction| slot_stored(instruction) == Some(slot)).all(stores_pd);
+    (in_frame(slot) && only_pd).then(|| u32::try_from(slot).ok()).flatten()
 }
 
 fn site(code: &FunctionCode, instruction: &Instruction, emulated: Emulated) -> Site {
+    let offset = instruction.ip().saturating_sub(code.start());
     Site {
         function: code.name().to_owned(),
         address: instruction.ip(),
-        offset: instruction.ip().saturating_sub(code.start()),
+        offset,
+        file_offset: code.file_offset().saturating_add(offset),
         bytes: code.bytes_at(instruction.ip(), instruction.len()).to_vec(),
         text: text(instruction),
         emulated,
@@ -345,6 +354,7 @@ mod tests {
     const POLL_WAIT_1_18: &str = include_str!("testdata/runtime_pollWait-go1.18.10.hex");
     const POLL_WAIT_1_26: &str = include_str!("testdata/runtime_pollWait-go1.26.8.hex");
     const POLL_WAIT_1_26_UNOPTIMIZED: &str = include_str!("testdata/runtime_pollWait-go1.26.8-noopt.hex");
+    const POLL_WAIT_1_21_UNOPTIMIZED: &str = include_str!("testdata/runtime_pollWait-go1.21.13-noopt.hex");
     const NETPOLLBLOCK_1_18: &str = include_str!("testdata/netpollblock-go1.18.10.hex");
     const NETPOLLBLOCK_1_26: &str = include_str!("testdata/netpollblock-go1.26.8.hex");
     const NETPOLLREADY_1_18: &str = include_str!("testdata/netpollready-go1.18.10.hex");
@@ -358,7 +368,7 @@ mod tests {
         let bytes =
             (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap());
         let address = |text| u64::from_str_radix(text, 16).unwrap();
-        (FunctionCode::new("f", address(start), bytes.collect()), address(netpollblock))
+        (FunctionCode::new("f", address(start), 0x400, bytes.collect()), address(netpollblock))
     }
 
     fn poll_wait_of(file: &str, frame: i64) -> Result<PollWaitSites, SiteError> {
@@ -375,7 +385,7 @@ mod tests {
         let (code, netpollblock) = load(file);
         let mut bytes = bytes_of(&code);
         bytes[offset..offset + patch.len()].copy_from_slice(patch);
-        poll_wait(&FunctionCode::new("f", code.start(), bytes), netpollblock, |_| Some(0x18))
+        poll_wait(&FunctionCode::new("f", code.start(), 0x400, bytes), netpollblock, |_| Some(0x18))
     }
 
     fn summary(site: &Site) -> (u64, &str, Emulated) {
@@ -397,6 +407,9 @@ mod tests {
         let sites = poll_wait_of(POLL_WAIT_1_26_UNOPTIMIZED, 0x18).unwrap();
         assert_eq!(summary(&sites.start), (6, "push", Emulated::Push));
         assert_eq!(summary(&sites.end), (0x42, "jne", Emulated::ConditionalJump));
+        assert_eq!((sites.end_pd_from_sp_bytes, sites.pd_from_cfa_bytes), (0x20, 0));
+        let sites = poll_wait_of(POLL_WAIT_1_21_UNOPTIMIZED, 0x20).unwrap();
+        assert_eq!((sites.end_pd_from_sp_bytes, sites.pd_from_cfa_bytes), (0x10, -0x18));
     }
 
     #[test]
@@ -470,11 +483,11 @@ mod tests {
                 }
             }
             bytes.truncate(cut);
-            let code = FunctionCode::new("f", start, bytes);
+            let code = FunctionCode::new("f", start, 0x400, bytes);
             let _ = netpollblock(&code);
             let _ = netpollready(&code);
             if let Ok(sites) = poll_wait(&code, target, |_| Some(frame)) {
-                prop_assert_eq!(Some(i64::from(sites.end_pd_from_sp_bytes)), frame.checked_add(8));
+                prop_assert_eq!(i64::from(sites.end_pd_from_sp_bytes), frame + 8 + sites.pd_from_cfa_bytes);
                 prop_assert!(sites.start.address < sites.end.address);
             }
         }

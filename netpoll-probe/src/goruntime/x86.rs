@@ -24,14 +24,16 @@ pub enum CodeError {
 pub struct FunctionCode {
     name: String,
     start: u64,
+    file_offset: u64,
     bytes: Vec<u8>,
 }
 
 impl FunctionCode {
-    /// The code `bytes` of the function `name`, whose first instruction the linker put at `start`.
+    /// The code `bytes` of the function `name`, whose first instruction the linker put at the address `start`, at `file_offset` in
+    /// the file.
     #[must_use]
-    pub fn new(name: &str, start: u64, bytes: Vec<u8>) -> Self {
-        Self { name: name.to_owned(), start, bytes }
+    pub fn new(name: &str, start: u64, file_offset: u64, bytes: Vec<u8>) -> Self {
+        Self { name: name.to_owned(), start, file_offset, bytes }
     }
 
     /// The function's name.
@@ -46,6 +48,12 @@ impl FunctionCode {
         self.start
     }
 
+    /// Where its first instruction is in the file.
+    #[must_use]
+    pub fn file_offset(&self) -> u64 {
+        self.file_offset
+    }
+
     /// Its bytes from `address` on, `length` of them; empty when they are not all there.
     #[must_use]
     pub fn bytes_at(&self, address: u64, length: usize) -> &[u8] {
@@ -56,7 +64,8 @@ impl FunctionCode {
             .unwrap_or_default()
     }
 
-    /// All its instructions, in the order of addresses.
+    /// All its instructions, in the order of addresses, up to the padding behind it (`int3`; cmd/link fills gaps in amd64 code
+    /// with it, and the compiler never emits it).
     ///
     /// # Errors
     /// At the first bytes that are no instruction: Go puts no data among its code, so the rest would be out of step.
@@ -67,6 +76,9 @@ impl FunctionCode {
             let instruction = decoder.decode();
             if instruction.is_invalid() {
                 return Err(CodeError::Invalid { function: self.name.clone(), address: instruction.ip() });
+            }
+            if instruction.mnemonic() == Mnemonic::Int3 {
+                break;
             }
             instructions.push(instruction);
         }
@@ -181,7 +193,7 @@ mod tests {
     use super::*;
 
     fn only(bytes: &[u8]) -> Instruction {
-        FunctionCode::new("f", 0x1000, bytes.to_vec()).instructions().unwrap()[0]
+        FunctionCode::new("f", 0x1000, 0x400, bytes.to_vec()).instructions().unwrap()[0]
     }
 
     #[test]
@@ -225,8 +237,14 @@ mod tests {
     }
 
     #[test]
+    fn ends_at_the_padding() {
+        let code = FunctionCode::new("f", 0x1000, 0x400, vec![0x90, 0xc3, 0xcc, 0xcc, 0x06]);
+        assert_eq!(code.instructions().unwrap().len(), 2);
+    }
+
+    #[test]
     fn says_where_code_is_invalid() {
-        let code = FunctionCode::new("f", 0x1000, vec![0x90, 0x06]);
+        let code = FunctionCode::new("f", 0x1000, 0x400, vec![0x90, 0x06]);
         assert_eq!(code.instructions(), Err(CodeError::Invalid { function: "f".into(), address: 0x1001 }));
     }
 }

@@ -4,7 +4,7 @@
 //! add up to the totals. Stacks and peers are taken as they come; goroutines and fds, of which a server makes new
 //! ones without end, are sifted: when a table is twice as big as it may be, its smaller half goes into "other".
 
-use std::{collections::HashMap, hash::Hash};
+use std::{cmp::Reverse, collections::HashMap, hash::Hash};
 
 use super::{
     peer::Peer,
@@ -39,6 +39,9 @@ pub struct Cell {
     pub role: Role,
     /// How it ended.
     pub outcome: Outcome,
+    /// It was open when the recording began and still was when it ended: stuck, or waiting for work, such as a
+    /// subscription or an idle connection.
+    pub throughout: bool,
 }
 
 /// A goroutine.
@@ -122,10 +125,13 @@ impl ProfileBuilder {
 
     /// Adds one wait. Its stack is one of [`Self::stacks`].
     pub fn add(&mut self, wait: &Wait) {
-        let phases = wait.phases();
+        let mut phases = wait.phases();
+        let idle_ns = wait.idle_ns.min(phases.peer_ns.unwrap_or(0));
+        phases.peer_ns = phases.peer_ns.map(|peer_ns| peer_ns - idle_ns);
         let sample = Sample {
             wait,
-            duration_ns: wait.clocks.duration_ns(),
+            duration_ns: wait.clocks.duration_ns() - idle_ns,
+            idle_ns,
             phase_sums: PhaseSums::from(&phases),
             phases,
             peer: self.peers.id(Peer::of(wait)),
@@ -236,6 +242,7 @@ impl Class {
             peer: sample.peer,
             role: sample.wait.role,
             outcome: sample.wait.outcome,
+            throughout: sample.wait.throughout(),
         };
         let without_stack = Cell { stack: StackKey::Other, ..exact };
         let coarsest = Cell { peer: Peers::OTHER, ..without_stack };
@@ -251,7 +258,7 @@ impl Class {
     }
 
     fn keep_longest_open(&mut self) {
-        self.open.sort_by_key(|open| (std::cmp::Reverse(open.duration_ns), open.pid, open.goid, open.fd));
+        self.open.sort_by_key(|open| (Reverse(open.duration_ns), open.pid, open.goid, open.fd));
         self.open.truncate(OPEN);
     }
 
@@ -291,23 +298,28 @@ impl<Key: Copy + Eq + Hash + Ord> Sieve<Key> {
         }
     }
 
-    /// Sums up all but the biggest entries, which are returned biggest first.
-    fn sifted(&mut self) -> Vec<(Key, Tracked)> {
-        let mut entries: Vec<_> = self.entries.drain().collect();
-        entries.sort_unstable_by_key(|(key, tracked)| (std::cmp::Reverse(tracked.sums.total_ns()), *key));
-        for (_, tracked) in entries.drain(self.keep.min(entries.len())..) {
-            self.other.get_or_insert_default().merge(&tracked);
-        }
-        entries
-    }
-
+    /// Sums up all but the biggest entries.
     fn sift(&mut self) {
-        let entries = self.sifted();
-        self.entries.extend(entries);
+        let rank = |key: &Key, tracked: &Tracked| (Reverse(tracked.sums.total_ns()), *key);
+        let mut ranks: Vec<_> = self.entries.iter().map(|(key, tracked)| rank(key, tracked)).collect();
+        if ranks.len() <= self.keep {
+            return;
+        }
+        let (_, first_out, _) = ranks.select_nth_unstable(self.keep);
+        let first_out = *first_out;
+        self.entries.retain(|key, tracked| {
+            let keep = rank(key, tracked) < first_out;
+            if !keep {
+                self.other.get_or_insert_default().merge(tracked);
+            }
+            keep
+        });
     }
 
     fn finish(mut self) -> Kept<Key> {
-        let entries = self.sifted();
+        self.sift();
+        let mut entries: Vec<_> = self.entries.into_iter().collect();
+        entries.sort_unstable_by_key(|(key, tracked)| (Reverse(tracked.sums.total_ns()), *key));
         Kept { entries, other: self.other }
     }
 }
@@ -337,7 +349,7 @@ impl Tracked {
 mod tests {
     use super::*;
     use crate::model::{
-        profile::{Dimension, GroupKey},
+        group::{Dimension, GroupKey},
         testing::{stack, tcp, wait},
         wait::{Direction, Phase},
     };

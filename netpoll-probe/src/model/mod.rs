@@ -6,6 +6,7 @@
 
 pub mod builder;
 pub mod function;
+pub mod group;
 pub mod histogram;
 pub mod peer;
 pub mod profile;

@@ -65,7 +65,9 @@ impl From<&Phases> for PhaseSums {
 #[derive(Debug)]
 pub(super) struct Sample<'wait> {
     pub(super) wait: &'wait Wait,
+    /// Without its idle beginning.
     pub(super) duration_ns: u64,
+    pub(super) idle_ns: u64,
     pub(super) phases: Phases,
     pub(super) phase_sums: PhaseSums,
     pub(super) peer: PeerId,
@@ -180,6 +182,10 @@ pub struct Totals {
     pub pollers: BTreeMap<Poller, u64>,
     /// Waits that were open when the recording began and still were when it ended.
     pub throughout: u64,
+    /// Waits with an idle beginning, which is in no other sum.
+    pub idle_beginnings: u64,
+    /// The idle beginnings together, ns.
+    pub idle_beginnings_ns: u64,
 }
 
 impl Totals {
@@ -200,7 +206,9 @@ impl Totals {
             *self.kernel_ready_sources.entry(wait.clocks.kernel_ready_source).or_default() += 1;
             *self.pollers.entry(wait.poller).or_default() += 1;
         }
-        self.throughout += u64::from(wait.outcome == Outcome::Open && wait.started_before);
+        self.idle_beginnings += u64::from(sample.idle_ns > 0);
+        self.idle_beginnings_ns = self.idle_beginnings_ns.saturating_add(sample.idle_ns);
+        self.throughout += u64::from(wait.throughout());
     }
 
     /// Adds `other` to it.
@@ -217,5 +225,7 @@ impl Totals {
             *self.pollers.entry(*poller).or_default() += count;
         }
         self.throughout += other.throughout;
+        self.idle_beginnings += other.idle_beginnings;
+        self.idle_beginnings_ns = self.idle_beginnings_ns.saturating_add(other.idle_beginnings_ns);
     }
 }

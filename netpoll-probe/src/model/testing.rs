@@ -30,6 +30,7 @@ pub(crate) fn wait(start_ns: u64, end_ns: u64) -> Wait {
         },
         poller: Poller::Unknown,
         idle: false,
+        idle_ns: 0,
         role: Role::Read,
         endpoint: Arc::new(Endpoint {
             kind: Kind::Unknown,

@@ -221,6 +221,8 @@ pub struct Wait {
     pub poller: Poller,
     /// Waiting for work, not for an answer: accept loops, keep-alive reads between requests.
     pub idle: bool,
+    /// How much of its beginning was idle, ns: nothing had been asked of the peer yet. Known to a jiffy of the kernel.
+    pub idle_ns: u64,
     /// What it was about to do.
     pub role: Role,
     /// The file.
@@ -240,6 +242,12 @@ impl Clocks {
 }
 
 impl Wait {
+    /// Whether it was open when the recording began and still was when it ended.
+    #[must_use]
+    pub fn throughout(&self) -> bool {
+        self.started_before && self.outcome == Outcome::Open
+    }
+
     /// Splits the duration. A clock that was not seen makes its neighbours one unknown phase, with one
     /// exception: when nothing was ever collected and the wait did not end as ready (deadline, close, still
     /// open), nothing had come, so all of it is the peer's.

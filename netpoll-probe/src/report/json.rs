@@ -9,14 +9,13 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Options, name, schema::SUMMARY_NAME};
+use super::{Options, name, schema::SUMMARY_NAME, unit::wall_time};
 use crate::model::{
     builder::OpenWait,
+    group::{Dimension, Group, GroupKey},
     histogram::Histogram,
     peer::Peer,
-    profile::{
-        Cost, Dimension, Group, GroupKey, Metadata, Plan, PlanClock, Profile, StackKey, Target, Waits,
-    },
+    profile::{Cost, Metadata, Plan, PlanClock, Profile, StackKey, Target, Waits},
     quality::Quality,
     stack::Frame,
     sums::{Longest, PhaseSums, Sums, Totals},
@@ -186,7 +185,7 @@ struct PlanClockJson<'a> {
     clock: &'a str,
     hook: &'a str,
     why: &'a str,
-    lost_without: Option<&'a str>,
+    lost: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -211,7 +210,7 @@ impl<'a> Summary<'a> {
             tool_version,
             targets: targets.iter().map(TargetJson::from).collect(),
             host: host.as_deref(),
-            started: humantime::format_rfc3339_millis(*started).to_string(),
+            started: wall_time(*started, true),
             started_unix_ns: u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX),
             started_monotonic_ns: *started_ns,
             duration_ns: *duration_ns,
@@ -374,11 +373,11 @@ impl<'a> OpenJson<'a> {
 
 impl<'a> From<&'a Plan> for PlanJson<'a> {
     fn from(Plan { name, why, clocks }: &'a Plan) -> Self {
-        let clocks = clocks.iter().map(|PlanClock { clock, hook, why, lost_without }| PlanClockJson {
+        let clocks = clocks.iter().map(|PlanClock { clock, hook, why, lost }| PlanClockJson {
             clock,
             hook,
             why,
-            lost_without: lost_without.as_deref(),
+            lost: lost.as_deref(),
         });
         Self { name, why, clocks: clocks.collect() }
     }

@@ -26,7 +26,7 @@ use std::{
 
 pub use ndjson::NdjsonWriter;
 
-use crate::model::profile::{Dimension, Profile};
+use crate::model::{group::Dimension, profile::Profile};
 
 /// A format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

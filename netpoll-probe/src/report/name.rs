@@ -3,7 +3,8 @@
 use super::unit::clean;
 use crate::model::{
     function::{Origin, origin, package, telling_frame},
-    profile::{GroupKey, PeerId, Profile, StackKey},
+    group::GroupKey,
+    profile::{PeerId, Profile, StackKey},
     stack::{Frame, Stack},
     wait::{Kind, Phase},
 };

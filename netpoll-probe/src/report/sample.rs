@@ -297,7 +297,7 @@ fn clients(shop: &mut Recording) {
             fd: 60 + i32::try_from(number).expect("small"),
             mode: if writes { Mode::Write } else { Mode::Read },
             role: if writes { Role::Write } else { Role::Read },
-            endpoint: tcp("0.0.0.0:8080", Some(&client), Direction::Inbound),
+            endpoint: tcp("10.0.0.1:8080", Some(&client), Direction::Inbound),
             stack: Some(if writes { answer } else { upload }),
             ..ready
         });
@@ -326,7 +326,8 @@ fn idle(shop: &mut Recording) {
             goid: 100 + number % 37,
             fd: 60 + i32::try_from(number % 37).expect("small"),
             idle: true,
-            endpoint: tcp("0.0.0.0:8080", Some("192.168.7.10:40001"), Direction::Inbound),
+            idle_ns: 0,
+            endpoint: tcp("10.0.0.1:8080", Some("192.168.7.10:40001"), Direction::Inbound),
             stack: Some(keep_alive),
             ..ready
         });
@@ -405,11 +406,11 @@ fn metadata() -> Metadata {
 }
 
 fn plan() -> Plan {
-    let clock = |clock: &str, hook: &str, why: &str, lost_without: Option<&str>| PlanClock {
+    let clock = |clock: &str, hook: &str, why: &str, lost: Option<&str>| PlanClock {
         clock: clock.to_owned(),
         hook: hook.to_owned(),
         why: why.to_owned(),
-        lost_without: lost_without.map(str::to_owned),
+        lost: lost.map(str::to_owned),
     };
     Plan {
         name: "pollwait".to_owned(),

@@ -12,11 +12,7 @@ use super::{
     sample::{self, Recording},
     schema,
 };
-use crate::model::{
-    profile::{Dimension, Profile},
-    quality::Quality,
-    wait::Phase,
-};
+use crate::model::{group::Dimension, profile::Profile, quality::Quality, wait::Phase};
 
 fn finish(recording: Recording) -> Profile {
     let quality = sample::quality(&recording.waits, recording.builder.stacks());
@@ -176,7 +172,7 @@ fn svg_is_well_formed_whatever_the_names() {
             match reader.read_event().unwrap() {
                 quick_xml::events::Event::Eof => break,
                 quick_xml::events::Event::Empty(element) => {
-                    frames += usize::from(element.name().as_ref() == b"rect")
+                    frames += usize::from(element.name().as_ref() == b"rect");
                 }
                 quick_xml::events::Event::Text(text) => {
                     text.decode().unwrap();

@@ -1,6 +1,10 @@
 //! Numbers as people read them.
 
-use std::{borrow::Cow, fmt};
+use std::{
+    borrow::Cow,
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 /// Nanoseconds, with three digits in the unit that suits: `850 ns`, `48.0 ms`, `1.20 s`, `33.5 min`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +104,19 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// A time of day, UTC: `2026-11-21T09:35:10Z`, with milliseconds if asked for. What RFC 3339 has no form for (before
+/// 1970 here, after 9999) is shown as the nearest that it has.
+#[must_use]
+pub fn wall_time(time: SystemTime, with_milliseconds: bool) -> String {
+    /// 9999-12-31T23:59:59Z
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    let time = time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST);
+    match with_milliseconds {
+        true => humantime::format_rfc3339_millis(time).to_string(),
+        false => humantime::format_rfc3339_seconds(time).to_string(),
+    }
+}
+
 /// Text from a target (names of functions, files, sockets, processes), with control characters escaped: it could
 /// steer the terminal of the root user who reads it, or break a line or an XML file.
 #[must_use]
@@ -170,6 +187,16 @@ mod tests {
         for (part, whole, text) in cases {
             assert_eq!(Share(part, whole).to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_is_no_reason_to_stop() {
+        let begin = UNIX_EPOCH + Duration::from_millis(1_795_253_710_250);
+        assert_eq!(wall_time(begin, false), "2026-11-21T09:35:10Z");
+        assert_eq!(wall_time(begin, true), "2026-11-21T09:35:10.250Z");
+        assert_eq!(wall_time(UNIX_EPOCH - Duration::from_secs(5), false), "1970-01-01T00:00:00Z");
+        let far = UNIX_EPOCH + Duration::from_secs(1 << 40);
+        assert_eq!(wall_time(far, false), "9999-12-31T23:59:59Z");
     }
 
     #[test]

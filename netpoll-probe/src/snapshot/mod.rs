@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod allgs;
+pub mod frames;
 pub mod g;
 pub mod scan;
 #[cfg(test)]

@@ -1,4 +1,6 @@
 //! Reads goroutines, each at one moment of its own, while the process runs.
+//!
+//! Long because the readings of a goroutine and the rules for accepting one are a single protocol.
 #![forbid(unsafe_code)]
 
 use std::{collections::HashSet, ops::Range, sync::Arc};
@@ -6,7 +8,7 @@ use std::{collections::HashSet, ops::Range, sync::Arc};
 use super::{
     allgs::{self, AllgsError},
     g::GFields,
-    unwind::{FrameTable, GoStack, StackBytes, Walk, WalkEnd, walk},
+    unwind::{FrameTable, FrameWord, GoStack, StackBytes, Walk, WalkEnd, walk},
 };
 use crate::{
     goruntime::{
@@ -49,8 +51,8 @@ pub struct Source<'a, M, F> {
     pub load_bias: u64,
     /// The address of `runtime.allgs`, as the linker gave it.
     pub allgs: u64,
-    /// The first instruction of `internal/poll.runtime_pollWait`, as the linker gave it.
-    pub poll_wait: u64,
+    /// Where `internal/poll.runtime_pollWait` keeps its pollDesc.
+    pub poll_desc: FrameWord,
 }
 
 /// Which goroutines are wanted.
@@ -302,7 +304,7 @@ impl<M: ReadMemory, F: FrameTable> Source<'_, M, F> {
                 continue;
             }
             let stack = StackBytes { sp, bytes, is_whole: range.end == reading.fields.stack_hi };
-            reading.walk = Some(walk(self.frames, self.load_bias, pc, stack, self.poll_wait));
+            reading.walk = Some(walk(self.frames, self.load_bias, pc, stack, self.poll_desc));
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap, ops::Range};
 use super::{
     allgs::AllgsError,
     scan::{Counts, Goroutine, PollMode, PollWait, Snapshot, Source, StackState, Wanted},
-    unwind::{FrameLayout, FrameTable, WalkEnd},
+    unwind::{FrameLayout, FrameTable, FrameWord, WalkEnd},
 };
 use crate::{
     goruntime::{
@@ -153,7 +153,7 @@ fn take(
         layout: &layout,
         load_bias: BIAS,
         allgs: ALLGS,
-        poll_wait: POLL_WAIT,
+        poll_desc: FrameWord { function: POLL_WAIT, from_cfa_bytes: 0 },
     };
     source.snapshot(wanted)
 }

@@ -91,14 +91,28 @@ impl StackBytes<'_> {
 pub struct Walk {
     /// The stack.
     pub stack: GoStack,
-    /// The frame of that function (its index), and the word at its CFA: its first argument's home.
+    /// The frame of that function (its index), and the word that was looked for.
     pub found: Option<(usize, u64)>,
 }
 
-/// Walks from `pc` (a run-time address) and the stack pointer of `stack`. `look_for` is the first instruction of a function, as the
-/// linker gave it, whose first argument is wanted.
+/// A word in the frame of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameWord {
+    /// The function's first instruction, as the linker gave it.
+    pub function: u64,
+    /// The word's distance from the CFA (the stack pointer before the function was called); 0 is the first argument's home.
+    pub from_cfa_bytes: i64,
+}
+
+/// Walks from `pc` (a run-time address) and the stack pointer of `stack`, and picks up a word on the way.
 #[must_use]
-pub fn walk(frames: &impl FrameTable, load_bias: u64, pc: u64, stack: StackBytes<'_>, look_for: u64) -> Walk {
+pub fn walk(
+    frames: &impl FrameTable,
+    load_bias: u64,
+    pc: u64,
+    stack: StackBytes<'_>,
+    look_for: FrameWord,
+) -> Walk {
     let mut walked = Vec::new();
     let mut found = None;
     let (mut pc, mut sp) = (pc, stack.sp);
@@ -120,8 +134,9 @@ pub fn walk(frames: &impl FrameTable, load_bias: u64, pc: u64, stack: StackBytes
         let Some((return_address, cfa)) = return_address.and_then(|at| Some((at, at.checked_add(8)?))) else {
             break WalkEnd::Broken;
         };
-        if found.is_none() && layout.function == look_for {
-            found = stack.word(cfa).map(|argument| (walked.len() - 1, argument));
+        if found.is_none() && layout.function == look_for.function {
+            let word = cfa.checked_add_signed(look_for.from_cfa_bytes).and_then(|at| stack.word(at));
+            found = word.map(|word| (walked.len() - 1, word));
         }
         let Some(caller) = stack.word(return_address) else {
             break if stack.is_whole { WalkEnd::Broken } else { WalkEnd::Truncated };
@@ -170,14 +185,16 @@ mod tests {
         words.iter().flat_map(|word: &u64| word.to_le_bytes()).collect()
     }
 
-    fn walk_of(pcs: &[u64], bytes: &[u8], look_for: u64) -> Walk {
+    const NOTHING: FrameWord = FrameWord { function: 0, from_cfa_bytes: 0 };
+
+    fn walk_of(pcs: &[u64], bytes: &[u8], look_for: FrameWord) -> Walk {
         walk(&Functions, BIAS, pcs[0] + BIAS, StackBytes { sp: SP, bytes, is_whole: true }, look_for)
     }
 
     #[test]
     fn walks_to_the_outermost_function() {
         let pcs = [0x510, 0x620, 0x400, 0x777, 0x101];
-        let walk = walk_of(&pcs, &stack_of(&pcs), 0x600);
+        let walk = walk_of(&pcs, &stack_of(&pcs), FrameWord { function: 0x600, from_cfa_bytes: 0 });
         assert_eq!(walk.stack.end, WalkEnd::Complete);
         let frames: Vec<(u64, bool)> =
             walk.stack.frames.iter().map(|frame| (frame.pc - BIAS, frame.is_exact)).collect();
@@ -186,12 +203,15 @@ mod tests {
         // Above the return address of the second frame lies the first word of the third.
         assert_eq!(walk.found, Some((1, 0xf4)));
         assert_eq!(walk.stack.frames[0].lookup_pc(), BIAS + 0x50f);
+        // Below the return address of the second lies its own last word.
+        let local = FrameWord { function: 0x600, from_cfa_bytes: -16 };
+        assert_eq!(walk_of(&pcs, &stack_of(&pcs), local).found, Some((1, 0xf6)));
     }
 
     #[test]
     fn takes_the_pc_below_a_trap_as_it_is() {
         let pcs = [0x510, 0x220, 0x610, 0x720, 0x101];
-        let walk = walk_of(&pcs, &stack_of(&pcs), 0);
+        let walk = walk_of(&pcs, &stack_of(&pcs), NOTHING);
         let exact: Vec<bool> = walk.stack.frames.iter().map(|frame| frame.is_exact).collect();
         assert_eq!(exact, [false, false, true, false, false]);
     }
@@ -201,7 +221,7 @@ mod tests {
         let end = |pcs: &[u64], cut: usize, is_whole| {
             let bytes = stack_of(pcs);
             let stack = StackBytes { sp: SP, bytes: &bytes[..bytes.len() - cut], is_whole };
-            walk(&Functions, BIAS, pcs[0] + BIAS, stack, 0).stack.end
+            walk(&Functions, BIAS, pcs[0] + BIAS, stack, NOTHING).stack.end
         };
         assert_eq!(end(&[0x510, 0x9900], 0, true), WalkEnd::Broken);
         assert_eq!(end(&[0x510, 0x101], 16, true), WalkEnd::Broken);
@@ -215,8 +235,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics(bytes: Vec<u8>, sp: u64, pc: u64, load_bias: u64, is_whole: bool) {
-            let walked = walk(&Functions, load_bias, pc, StackBytes { sp, bytes: &bytes, is_whole }, 0x500);
+        fn never_panics(bytes: Vec<u8>, sp: u64, pc: u64, load_bias: u64, is_whole: bool, from_cfa_bytes: i64) {
+            let walked = walk(&Functions, load_bias, pc, StackBytes { sp, bytes: &bytes, is_whole }, FrameWord { function: 0x500, from_cfa_bytes });
             prop_assert!(walked.stack.frames.len() <= MAX_FRAMES);
         }
     }

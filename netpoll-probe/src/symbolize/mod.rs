@@ -15,8 +15,8 @@ const BOTTOMS: [&str; 4] = [ROOT, "runtime.main", "runtime.mstart", "runtime.rt0
 
 /// Names the stacks of one process.
 #[derive(Debug)]
-pub struct Symbolizer {
-    binary: GoBinary,
+pub struct Symbolizer<'b> {
+    binary: &'b GoBinary,
     /// What is added to an address of the file to give one of the process.
     bias: u64,
     frames: HashMap<u64, Arc<[Frame]>>,
@@ -24,17 +24,11 @@ pub struct Symbolizer {
     names: HashMap<String, Arc<str>>,
 }
 
-impl Symbolizer {
+impl<'b> Symbolizer<'b> {
     /// For a process that runs `binary`, loaded `bias` bytes above the addresses in its file.
     #[must_use]
-    pub fn new(binary: GoBinary, bias: u64) -> Self {
-        Self {
-            binary,
-            bias,
-            frames: HashMap::new(),
-            stacks: HashMap::new(),
-            names: HashMap::new(),
-        }
+    pub fn new(binary: &'b GoBinary, bias: u64) -> Self {
+        Self { binary, bias, frames: HashMap::new(), stacks: HashMap::new(), names: HashMap::new() }
     }
 
     /// The stack that a hash names, put into `table`; `pcs` are its addresses, leaf first: the first one where the
@@ -91,7 +85,12 @@ impl Symbolizer {
     }
 
     fn unknown(&mut self, reason: &NoSymbol) -> Frame {
-        Frame { func: self.share(format!("[unknown: {reason}]")), file: Arc::from(""), line: 0, inlined: false }
+        Frame {
+            func: self.share(format!("[unknown: {reason}]")),
+            file: Arc::from(""),
+            line: 0,
+            inlined: false,
+        }
     }
 
     fn share(&mut self, name: String) -> Arc<str> {

@@ -24,7 +24,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 
 /// Measure attach, detach, memory and how much of the executable is read.
 ///
-/// Attaches the release build to a Go program that waits at a known rate: a small one, the same one with 60,000 more
+/// Attaches the release build to a Go program that waits at a known rate: a small one, the same one with 68,000 more
 /// functions linked in (60 MB stripped), and that one with uncompressed DWARF (more than 100 MB). Prints medians over
 /// the rounds with the bounds they are held to, and writes all values to target/bench/bench.json. Needs root and Go.
 #[derive(Debug, clap::Args)]
@@ -124,7 +124,7 @@ impl Bench {
 fn programs(folder: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
     let load = workspace::root().join("xtask/go/load");
     let large = folder.join("large-source");
-    eprintln!("building the Go programs: a minute the first time");
+    eprintln!("building the Go programs: two minutes the first time");
     large::generate(&load, &large)?;
     let programs = [
         ("small", &load, "load", "-ldflags="),

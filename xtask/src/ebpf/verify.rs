@@ -24,6 +24,12 @@ pub(super) fn run() -> Result<()> {
         "the committed object is not the one of the lock: {MEND}"
     );
 
+    let sources = lock::sources_sha256(workspace::root()).context("cannot read the eBPF sources")?;
+    ensure!(
+        sources == lock.sources_sha256,
+        "the sources are not those that the committed object was built from: {MEND}"
+    );
+
     let folder = workspace::target()?.join("ebpf/verify");
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
@@ -31,10 +37,6 @@ pub(super) fn run() -> Result<()> {
     let built = build::build(&folder)?;
     println!("committed {}", lock.object_sha256);
     println!("rebuilt   {}", built.lock.object_sha256);
-    ensure!(
-        built.lock.sources_sha256 == lock.sources_sha256,
-        "the sources are not those that the committed object was built from: {MEND}"
-    );
     if built.lock.toolchain == lock.toolchain {
         ensure!(built.object == committed, "the same sources and toolchain give other bytes: {MEND}");
         println!("the committed object is what its sources give");
@@ -45,7 +47,9 @@ pub(super) fn run() -> Result<()> {
     let here: BTreeMap<_, _> = built.lock.toolchain.iter().cloned().collect();
     for (name, locked) in &lock.toolchain {
         let installed = here.get(name).map_or("none", String::as_str);
-        println!("WARNING:   {name}: {locked} in the lock, {installed} here");
+        if installed != locked {
+            println!("WARNING:   {name}: {locked} in the lock, {installed} here");
+        }
     }
     ensure!(
         interface(&built.object)? == interface(&committed)?,

@@ -83,17 +83,22 @@ pub(super) fn uretprobe(source: &Source) -> Option<String> {
     Some(format!("{}:{}: uretprobes crash Go programs", source.path, at.line))
 }
 
-/// A long file that does not say why.
-pub(super) fn length(source: &Source) -> Option<String> {
-    let is_test = source.module.last().is_some_and(|name| name == "tests" || name.ends_with("_tests"));
-    let documentation = source.documentation.to_lowercase();
-    let explained = WHY_LONG.iter().any(|words| documentation.contains(words));
-    (source.lines_without_tests > LONG_LINES && !is_test && !explained).then(|| {
+/// Each long file of a crate that does not say why. Files for tests only are as long as they are.
+pub(super) fn length(sources: &[Source]) -> Vec<String> {
+    let tests: BTreeSet<&Vec<String>> = sources.iter().flat_map(|source| &source.test_modules).collect();
+    let long = sources.iter().filter(|source| {
+        let documentation = source.documentation.to_lowercase();
+        source.lines_without_tests > LONG_LINES
+            && !tests.contains(&source.module)
+            && !WHY_LONG.iter().any(|words| documentation.contains(words))
+    });
+    long.map(|source| {
         format!(
             "{}: {} lines without tests: split it, or say in the module documentation \"Long because …\"",
             source.path, source.lines_without_tests
         )
     })
+    .collect()
 }
 
 /// The outermost module of a file.
@@ -186,12 +191,15 @@ mod tests {
     #[test]
     fn finds_long_files_that_do_not_say_why() {
         let lines = "const A: u8 = 0;\n".repeat(LONG_LINES);
-        assert_eq!(length(&source("x.rs", &lines)), None);
         let long = format!("//! Text.\n{lines}");
-        assert!(length(&source("x.rs", &long)).is_some());
-        assert_eq!(length(&source("x_tests.rs", &long)), None);
-        assert_eq!(length(&source("x.rs", &long.replace("Text.", "Long because it is a table."))), None);
-        let tests = format!("#[cfg(test)]\nmod tests {{\n{lines}\n}}\n");
-        assert_eq!(length(&source("x.rs", &tests)), None);
+        let found = |path: &str, text: &str| {
+            let parent = source("lib.rs", "#[cfg(test)]\nmod sample;");
+            length(&[parent, source(path, text)]).len()
+        };
+        assert_eq!(found("x.rs", &lines), 0);
+        assert_eq!(found("x.rs", &long), 1);
+        assert_eq!(found("sample.rs", &long), 0);
+        assert_eq!(found("x.rs", &long.replace("Text.", "Long because it is a table.")), 0);
+        assert_eq!(found("x.rs", &format!("#[cfg(test)]\nmod tests {{\n{lines}\n}}\n")), 0);
     }
 }

@@ -28,7 +28,9 @@ pub(super) struct Source {
     pub(super) module: Vec<String>,
     /// Its module documentation.
     pub(super) documentation: String,
-    /// Lines that are not in `#[cfg(test)]` items.
+    /// The modules that it declares for tests only.
+    pub(super) test_modules: Vec<Vec<String>>,
+    /// Lines that are not in `#[cfg(test)]` modules.
     pub(super) lines_without_tests: usize,
     /// It has `#![forbid(unsafe_code)]`.
     pub(super) forbids_unsafe: bool,
@@ -62,7 +64,15 @@ impl Source {
                     list.path.is_ident("forbid") && list.tokens.to_string() == "unsafe_code";
             }
         }
-        let tests: usize = file.items.iter().map(test_lines).sum();
+        let mut tests = 0;
+        for module in file.items.iter().filter_map(test_module) {
+            let span = module.span();
+            tests += span.end().line.saturating_sub(span.start().line).saturating_add(1);
+            let mut path = source.module.clone();
+            path.retain(|name| name != "lib" && name != "main");
+            path.push(module.ident.to_string());
+            source.test_modules.push(path);
+        }
         source.lines_without_tests = text.lines().count().saturating_sub(tests);
 
         let mut visitor = Visitor { nesting: Vec::new(), local: BTreeSet::new(), source };
@@ -80,15 +90,14 @@ fn documentation(attribute: &Attribute) -> Option<String> {
     pair.path.is_ident("doc").then(|| text.value())
 }
 
-/// The lines of an item that is there for tests only; 0 of another.
-fn test_lines(item: &Item) -> usize {
-    let Item::Mod(module) = item else { return 0 };
+/// A module that is there for tests only.
+fn test_module(item: &Item) -> Option<&ItemMod> {
+    let Item::Mod(module) = item else { return None };
     let is_test = module.attrs.iter().any(|attribute| match &attribute.meta {
         Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
         _ => false,
     });
-    let span = item.span();
-    if is_test { span.end().line.saturating_sub(span.start().line).saturating_add(1) } else { 0 }
+    is_test.then_some(module)
 }
 
 struct Visitor {
@@ -294,5 +303,6 @@ mod tests {
         assert!(source.forbids_unsafe);
         assert_eq!(source.documentation, " Long because.\n");
         assert_eq!(source.module, ["exit"]);
+        assert_eq!(source.test_modules, [["exit", "tests"]]);
     }
 }

@@ -24,6 +24,14 @@ pub(super) fn write(page: &mut Page, profile: &Profile, options: &Options, total
         );
         page.paragraph("Left out  ", &text, Tone::Plain);
     }
+    if totals.idle_beginnings > 0 && !options.include_idle {
+        let text = format!(
+            "and {} at the beginning of {} waits, before anything was asked of the peer.",
+            Time(totals.idle_beginnings_ns),
+            Count(totals.idle_beginnings)
+        );
+        page.paragraph("          ", &text, Tone::Plain);
+    }
     quality(page, profile, totals);
     hooks(page, &profile.plan);
     cost(page, &profile.cost, profile.metadata.duration_ns);
@@ -48,7 +56,7 @@ fn quality(page: &mut Page, profile: &Profile, totals: &Totals) {
         unmatched => format!("unmatched: {unmatched}"),
     });
     text.push_str(&format!(
-        ". {} began before the recording, {} were open at its end.",
+        ". Open when the recording began: {}, when it ended: {}.",
         Count(quality.started_before),
         Count(quality.open)
     ));
@@ -83,11 +91,15 @@ fn sources(totals: &Totals) -> String {
         .filter(|(source, _)| **source != KernelReadySource::None)
         .collect();
     sources.sort_by_key(|(source, count)| (std::cmp::Reverse(**count), **source));
-    let parts: Vec<_> = sources
-        .iter()
-        .map(|(source, count)| format!("{source}\u{a0}{}", solid(Share(**count, all))))
-        .collect();
-    if parts.is_empty() { String::new() } else { format!(" Kernel-ready is known by {}.", parts.join(", ")) }
+    let part = |(source, count): &(&KernelReadySource, &u64)| {
+        let estimate = match source {
+            KernelReadySource::WriteEstimate | KernelReadySource::PollerWakeup => " (an estimate)",
+            _ => "",
+        };
+        format!("{source}\u{a0}{}{estimate}", solid(Share(**count, all)))
+    };
+    let parts: Vec<_> = sources.iter().map(part).collect();
+    if parts.is_empty() { String::new() } else { format!(" Kernel-ready known by {}.", parts.join(", ")) }
 }
 
 fn hooks(page: &mut Page, plan: &Plan) {
@@ -100,9 +112,9 @@ fn hooks(page: &mut Page, plan: &Plan) {
         page.paragraph("Hooks     ", &format!("{}: {}.", clean(&plan.name), clocks.join(", ")), Tone::Dim);
     }
     for clock in &plan.clocks {
-        if let Some(lost) = &clock.lost_without {
+        if let Some(lost) = &clock.lost {
             let text =
-                format!("{}: {} is not known ({}).", clean(&clock.clock), clean(lost), clean(&clock.why));
+                format!("Not seen by {}: {} ({}).", clean(&clock.clock), clean(lost), clean(&clock.why));
             page.paragraph("          ", &text, Tone::Dim);
         }
     }

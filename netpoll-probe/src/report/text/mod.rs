@@ -10,7 +10,7 @@ use std::io::{self, Write};
 
 use self::page::{Page, Tone};
 use super::{Options, name, unit};
-use crate::model::profile::{Dimension, Profile};
+use crate::model::{group::Dimension, profile::Profile};
 
 /// Rows of the tables of the whole report.
 const PEERS: usize = 8;
@@ -28,7 +28,7 @@ pub(super) fn render(profile: &Profile, options: &Options, out: &mut dyn Write) 
     let verdict = verdict::of(profile, options, &totals);
     page.paragraph("", &verdict.headline, Tone::Strong);
     for remark in &verdict.remarks {
-        page.paragraph("", remark, Tone::Plain);
+        page.paragraph("- ", remark, Tone::Plain);
     }
     if totals.sums.count() > 0 {
         table::phases(&mut page, profile, &totals);
@@ -57,7 +57,7 @@ fn header(page: &mut Page, profile: &Profile) {
         parts.push(unit::clean(&target.go_version).into_owned());
     }
     parts.extend(metadata.host.as_deref().map(|host| unit::clean(host).into_owned()));
-    let started = humantime::format_rfc3339_seconds(metadata.started);
+    let started = unit::wall_time(metadata.started, false);
     parts.push(format!("{} from {started}", unit::Time(metadata.duration_ns)));
     page.paragraph("", &parts.join(" · "), Tone::Dim);
     page.blank();

@@ -8,7 +8,8 @@ use super::{
     page::{Page, Tone, cut, solid},
 };
 use crate::model::{
-    profile::{Dimension, Group, GroupKey, Profile, StackKey},
+    group::{Dimension, Group, GroupKey},
+    profile::{Profile, StackKey},
     sums::{Sums, Totals},
     wait::{Phase, Role},
 };

@@ -1,6 +1,7 @@
 //! The answer in words: who made the program wait, and whether its own runtime did.
 //!
-//! Rules, with the number behind each, so that a reader of the sentence can hold it against the tables.
+//! Rules, with the number behind each, so that a reader of the sentence can hold it against the tables. The file is
+//! long because every sentence is in it.
 
 use super::{
     super::{
@@ -10,8 +11,9 @@ use super::{
     page::solid,
 };
 use crate::model::{
+    group::{Dimension, Group, GroupKey},
     peer::Peer,
-    profile::{Dimension, Group, GroupKey, Profile},
+    profile::Profile,
     sums::Totals,
     wait::{Outcome, Phase, Poller},
 };
@@ -33,6 +35,9 @@ const UNKNOWN_MATTERS: f64 = 5.0;
 const PEER_DOMINATES: f64 = 50.0;
 /// One function is where that happens from this share on.
 const FUNCTION_DOMINATES: f64 = 50.0;
+/// Waits that lasted throughout the recording are set apart from this share of the time on: they may be stuck or
+/// wait for work, and would hide who was slow.
+const THROUGHOUT_MATTERS: f64 = 10.0;
 /// Wakes for nothing are worth a sentence from this share of the waits on.
 const SPURIOUS_MATTERS: f64 = 2.0;
 
@@ -49,20 +54,35 @@ struct Case<'profile> {
     options: &'profile Options,
     totals: &'profile Totals,
     program: String,
+    /// By time waited for them, biggest first.
     peers: Vec<Group>,
+    /// What shares are of, ns.
+    total_ns: u64,
+    /// Time of the waits that lasted throughout the recording, when they are set apart; 0: they are not.
+    apart_ns: u64,
 }
 
 /// The answer for the waits that the report is about.
 pub(super) fn of(profile: &Profile, options: &Options, totals: &Totals) -> Verdict {
+    let passing = profile.passing_peers(options.include_idle);
+    let passing_ns: u64 = passing.iter().map(|group| group.sums.total_ns()).sum();
+    let all_ns = totals.sums.total_ns();
+    let apart_ns = all_ns.saturating_sub(passing_ns);
+    let set_apart = Share(apart_ns, all_ns).percent() >= THROUGHOUT_MATTERS;
     let case = Case {
         profile,
         options,
         totals,
         program: name::targets(profile),
-        peers: profile.group_by(Dimension::Peer, options.include_idle),
+        peers: if set_apart { passing } else { profile.group_by(Dimension::Peer, options.include_idle) },
+        total_ns: if set_apart { passing_ns } else { all_ns },
+        apart_ns: if set_apart { apart_ns } else { 0 },
     };
     if totals.sums.count() == 0 {
         return case.nothing();
+    }
+    if case.total_ns == 0 {
+        return Verdict { headline: case.only_throughout(), remarks: case.lost().into_iter().collect() };
     }
     let unknown = case.share_of(totals.sums.phases.unknown_ns);
     let runtime = case.share_of(case.runtime_ns());
@@ -95,7 +115,7 @@ pub(super) fn of(profile: &Profile, options: &Options, totals: &Totals) -> Verdi
 
 impl Case<'_> {
     fn share_of(&self, ns: u64) -> Share {
-        Share(ns, self.totals.sums.total_ns())
+        Share(ns, self.total_ns)
     }
 
     /// From ready to running.
@@ -120,10 +140,10 @@ impl Case<'_> {
             };
         }
         let (headline, hint) = if idle > 0 && !self.options.include_idle {
-            let waits = if idle == 1 { "wait".to_owned() } else { format!("{} waits", Count(idle)) };
             (
                 format!(
-                    "{program} waited for work only: the {waits} of these {time} were idle ones (accept loops, keep-alive connections between requests)."
+                    "{program} waited for work only: the {} idle waits of these {time} were of accept loops and of keep-alive connections between requests.",
+                    Count(idle)
                 ),
                 "No goroutine waited for an answer from a peer. --idle shows the idle waits.".to_owned(),
             )
@@ -139,23 +159,23 @@ impl Case<'_> {
     /// Who made it wait.
     fn peers(&self) -> String {
         let program = &self.program;
-        let time = solid(Time(self.totals.sums.total_ns()));
+        let time = solid(Time(self.total_ns));
         let Some(first) = self.peers.first() else { return String::new() };
         let share = self.share_of(first.sums.total_ns());
         let called = peer_name(first);
         if share.percent() >= PEER_DOMINATES {
-            let GroupKey::Peer(Peer::Unknown { .. } | Peer::Other) = first.key else {
-                let numbers = self.numbers(first);
-                let place = self.place(first);
-                return format!(
-                    "{called} made {program} wait: {} of the time waited ({numbers}){place}.",
-                    in_words(share)
-                );
+            let share = in_words(share);
+            let numbers = self.numbers(first);
+            let place = self.place(first);
+            return match first.key {
+                GroupKey::Peer(Peer::Unknown { .. }) => format!(
+                    "Whom {program} waited for is not known for {share} of the time waited ({numbers}){place}: the sockets could not be read."
+                ),
+                GroupKey::Peer(Peer::Other) => format!(
+                    "{program} waited for more peers than this report tells apart: {share} of the time waited went to those beyond ({numbers}){place}."
+                ),
+                _ => format!("{called} made {program} wait: {share} of the time waited ({numbers}){place}."),
             };
-            return format!(
-                "{program} waited, but not known is for whom: {called} {} of the time waited.",
-                in_words(share)
-            );
         }
         let others = self.peers.get(1).map_or_else(String::new, |second| {
             format!(", then {} with {}", peer_name(second), in_words(self.share_of(second.sums.total_ns())))
@@ -186,13 +206,11 @@ impl Case<'_> {
     }
 
     fn numbers(&self, group: &Group) -> String {
-        let count = group.sums.count();
         format!(
-            "{} of {}, {} wait{}, p99 {}",
+            "{} of {}, {}, p99 {}",
             solid(Time(group.sums.total_ns())),
-            solid(Time(self.totals.sums.total_ns())),
-            Count(count),
-            if count == 1 { "" } else { "s" },
+            solid(Time(self.total_ns)),
+            waits(group.sums.count()),
             solid(Time(group.sums.duration.quantile_ns(990).unwrap_or(0))),
         )
     }
@@ -215,8 +233,11 @@ impl Case<'_> {
         let after_ready = &self.totals.after_ready;
         let p99_ns = after_ready.quantile_ns(990).unwrap_or(0);
         if after_ready.count() == 0 {
-            return "Whether its own scheduler had a part in it is not known: no wait has all its clocks."
-                .to_owned();
+            return match self.totals.sums.phases.unknown_ns {
+                0 => "Its own scheduler is not to blame: not one of the waits ended because something came.",
+                _ => "Whether its own scheduler had a part in it is not known: no wait has all its clocks.",
+            }
+            .to_owned();
         }
         let known = if unknown.percent() >= UNKNOWN_MATTERS { ", as far as it is known" } else { "" };
         if runtime.percent() >= RUNTIME_MATTERS {
@@ -230,13 +251,13 @@ impl Case<'_> {
         }
         if p99_ns >= TAIL_MATTERS_NS && after_ready.count() >= TAIL_COUNT {
             return format!(
-                "Its own scheduler did not on the whole{known} ({} of the time), yet one wait in a hundred lay ready for {} or longer before its goroutine ran.",
+                "Its own scheduler is not to blame on the whole{known} ({} of the time), yet one wait in a hundred lay ready for {} or longer before its goroutine ran.",
                 in_words(runtime),
                 solid(Time(p99_ns))
             );
         }
         format!(
-            "Its own scheduler did not{known}: from ready to running took {} of it (p99 {} a wait).",
+            "Its own scheduler is not to blame{known}: from ready to running took {} of the time (p99 {} a wait).",
             in_words(runtime),
             solid(Time(p99_ns))
         )
@@ -250,7 +271,7 @@ impl Case<'_> {
             self.program,
             in_words(runtime),
             solid(Time(self.runtime_ns())),
-            solid(Time(self.totals.sums.total_ns())),
+            solid(Time(self.total_ns)),
         )
     }
 
@@ -317,11 +338,27 @@ impl Case<'_> {
         })
     }
 
+    /// Every wait lasted throughout.
+    fn only_throughout(&self) -> String {
+        format!(
+            "Nothing came for {} within these {}: {} lasted throughout, stuck or waiting for work (a subscription, an idle connection). See \"Still waiting\".",
+            self.program,
+            solid(Time(self.profile.metadata.duration_ns)),
+            waits(self.totals.throughout)
+        )
+    }
+
     fn throughout(&self) -> Option<String> {
         let count = self.totals.throughout;
-        let waits = if count == 1 { "wait" } else { "waits" };
+        let apart = match self.apart_ns {
+            0 => String::new(),
+            ns => format!(" The {} of that are not counted in the sentences above.", solid(Time(ns))),
+        };
         (count > 0).then(|| {
-            format!("{} {waits} lasted longer than the whole recording: see \"Still waiting\".", Count(count))
+            format!(
+                "{} lasted throughout the recording, stuck or waiting for work: see \"Still waiting\".{apart}",
+                waits(count)
+            )
         })
     }
 
@@ -329,9 +366,10 @@ impl Case<'_> {
         let sums = &self.totals.sums;
         let share = Share(sums.spurious, sums.count());
         (share.percent() >= SPURIOUS_MATTERS).then(|| {
+            let were = if sums.spurious == 1 { "was" } else { "were" };
             format!(
-                "{} waits ({}) were woken for nothing: the next I/O had to wait again.",
-                Count(sums.spurious),
+                "{} ({}) {were} woken for nothing: the next I/O had to wait again.",
+                waits(sums.spurious),
                 in_words(share)
             )
         })
@@ -360,6 +398,11 @@ impl Case<'_> {
     }
 }
 
+/// A number of waits within a sentence.
+fn waits(count: u64) -> String {
+    if count == 1 { "1 wait".to_owned() } else { format!("{} waits", Count(count)) }
+}
+
 /// A share within a sentence.
 fn in_words(share: Share) -> String {
     let text = share.to_string();
@@ -375,5 +418,176 @@ fn peer_name(group: &Group) -> String {
     match &group.key {
         GroupKey::Peer(peer) => clean(&peer.to_string()).into_owned(),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{
+        builder::ProfileBuilder,
+        profile::{Cost, Metadata, Plan, Target},
+        quality::Quality,
+        testing::{tcp, wait},
+        wait::{Clocks, Direction, KernelReadySource, Wait},
+    };
+
+    const MS: u64 = 1_000_000;
+
+    /// A wait on 10.0.0.`peer`, with its three phases in milliseconds.
+    fn ready(peer: u8, phases: [u64; 3]) -> Wait {
+        let [peer_ms, pickup_ms, queue_ms] = phases;
+        let end_ns = (peer_ms + pickup_ms + queue_ms) * MS;
+        Wait {
+            endpoint: tcp("10.0.0.1:40000", Some(&format!("10.0.0.{peer}:80")), Direction::Outbound),
+            clocks: Clocks {
+                kernel_ready_ns: Some(peer_ms * MS),
+                kernel_ready_source: KernelReadySource::Callback,
+                poll_ns: Some((peer_ms + pickup_ms) * MS),
+                ..wait(0, end_ns).clocks
+            },
+            ..wait(0, end_ns)
+        }
+    }
+
+    fn throughout(wait: Wait) -> Wait {
+        let clocks = Clocks { kernel_ready_ns: None, poll_ns: None, ..wait.clocks };
+        Wait { outcome: Outcome::Open, started_before: true, clocks, ..wait }
+    }
+
+    fn verdict(waits: &[(u64, Wait)]) -> String {
+        let mut builder = ProfileBuilder::default();
+        for (times, wait) in waits {
+            for _ in 0..*times {
+                builder.add(wait);
+            }
+        }
+        let target = Target { comm: "app".to_owned(), ..Target::default() };
+        let metadata = Metadata { targets: vec![target], duration_ns: 10_000 * MS, ..Metadata::default() };
+        let profile = builder.finish(metadata, Plan::default(), Cost::default(), Quality::default());
+        let Verdict { headline, remarks } = of(&profile, &Options::default(), &profile.totals(false));
+        [vec![headline], remarks].concat().join("\n").replace('\u{a0}', " ")
+    }
+
+    #[track_caller]
+    fn assert_says(waits: &[(u64, Wait)], pieces: &[&str]) {
+        let verdict = verdict(waits);
+        for piece in pieces {
+            assert!(verdict.contains(piece), "{piece:?} is not in:\n{verdict}");
+        }
+    }
+
+    #[test]
+    fn one_peer() {
+        let waits = [(9, ready(5, [100, 0, 0])), (1, ready(6, [100, 0, 0]))];
+        assert_says(
+            &waits,
+            &[
+                "10.0.0.5:80 made app wait: 90 % of the time waited (900 ms of 1.00 s, 9 waits, p99 100 ms).",
+                "not to blame: from ready to running took 0 % of the time",
+            ],
+        );
+    }
+
+    #[test]
+    fn many_peers() {
+        let waits: Vec<_> = (1..=20).map(|peer| (1, ready(peer, [100 + u64::from(peer), 0, 0]))).collect();
+        assert_says(
+            &waits,
+            &["app waited for 20 peers", "10.0.0.20:80 comes first with 5.4 %", "then 10.0.0.19:80"],
+        );
+    }
+
+    #[test]
+    fn its_own_runtime() {
+        assert_says(
+            &[(9, ready(5, [10, 60, 30]))],
+            &[
+                "its own poller was the problem. For 90 %",
+                "golang/go#51651",
+                "All of it on waits for 10.0.0.5:80",
+            ],
+        );
+        assert_says(
+            &[(9, ready(5, [10, 0, 90]))],
+            &["its own scheduler was the problem. For 90 %", "GOMAXPROCS"],
+        );
+        assert_says(
+            &[(9, ready(5, [80, 5, 15]))],
+            &["10.0.0.5:80 made app wait", "Its own runtime added to it: 20 %", "GOMAXPROCS"],
+        );
+        let tail = [(980, ready(5, [100, 0, 0])), (20, ready(5, [100, 9, 0]))];
+        assert_says(
+            &tail,
+            &["not to blame on the whole (0.2 % of the time), yet one wait in a hundred lay ready for 9"],
+        );
+    }
+
+    #[test]
+    fn unknowns() {
+        let unseen = wait(0, 100 * MS);
+        assert_says(&[(9, unseen.clone())], &["Why app waited is mostly not known: for 100 %"]);
+        assert_says(
+            &[(1, unseen.clone()), (4, ready(5, [100, 0, 0]))],
+            &[
+                "10.0.0.5:80 made app wait: 80 %",
+                "as far as it is known",
+                "For 20 % of the time waited a clock was not seen",
+            ],
+        );
+        let nobody = Wait { endpoint: Arc::clone(&unseen.endpoint), ..ready(5, [100, 0, 0]) };
+        assert_says(&[(9, nobody)], &["Whom app waited for is not known for 100 %"]);
+    }
+
+    #[test]
+    fn what_lasted_throughout_hides_nobody() {
+        let subscription = throughout(ready(7, [10_000, 0, 0]));
+        let waits = [(5, subscription.clone()), (9, ready(5, [100, 0, 0]))];
+        assert_says(
+            &waits,
+            &[
+                "10.0.0.5:80 made app wait: 100 %",
+                "5 waits lasted throughout",
+                "The 50.0 s of that are not counted",
+            ],
+        );
+        assert_says(
+            &[(1, subscription)],
+            &["Nothing came for app within these 10.0 s: 1 wait lasted throughout"],
+        );
+    }
+
+    #[test]
+    fn deadlines_and_wakes_for_nothing() {
+        let late = |peer| Wait {
+            outcome: Outcome::Timeout,
+            clocks: wait(0, 250 * MS).clocks,
+            ..ready(peer, [0, 0, 0])
+        };
+        assert_says(
+            &[(1, late(5))],
+            &[
+                "1 wait ran into its deadline, after 250 ms, on 10.0.0.5:80.",
+                "not one of the waits ended because something came",
+            ],
+        );
+        assert_says(
+            &[(2, late(5)), (8, ready(6, [9, 0, 0]))],
+            &["2 waits (20 %) ran into their deadline, after 250 ms (median), all on 10.0.0.5:80"],
+        );
+        assert_says(&[(2, late(5)), (1, late(6))], &["2 of them on 10.0.0.5:80"]);
+        let woken = Wait { spurious: true, ..ready(5, [9, 0, 0]) };
+        assert_says(&[(1, woken), (9, ready(5, [9, 0, 0]))], &["1 wait (10 %) was woken for nothing"]);
+    }
+
+    #[test]
+    fn callers_are_no_backend() {
+        let caller = Wait {
+            endpoint: tcp("10.0.0.1:8080", Some("10.9.9.9:40000"), Direction::Inbound),
+            ..ready(5, [9, 0, 0])
+        };
+        assert_says(&[(3, caller)], &["clients of 10.0.0.1:8080 made app wait", "not for a backend"]);
     }
 }

@@ -1,0 +1,7 @@
+//! Tests of the whole reader: against a file made by hand, against programs that the installed Go builds, and against
+//! broken versions of both.
+
+mod broken;
+mod fixture;
+mod go_programs;
+mod handmade;

@@ -1,0 +1,58 @@
+//! Frame sizes out of a binary's pclntab.
+#![forbid(unsafe_code)]
+
+use std::{cell::RefCell, collections::HashMap};
+
+use super::unwind::{FrameLayout, FrameTable};
+use crate::{gobin::GoBinary, goruntime::binary::GoRuntime};
+
+/// Distinct pcs kept; the goroutines of a program stand at a few hundred.
+const MAX_CACHED: usize = 1 << 16;
+
+/// Frame sizes of a binary, each looked up once.
+#[derive(Debug)]
+pub struct BinaryFrames<'b> {
+    binary: &'b GoBinary,
+    traps: Vec<u64>,
+    cgocallback: Option<u64>,
+    cache: RefCell<HashMap<u64, Option<FrameLayout>>>,
+}
+
+impl<'b> BinaryFrames<'b> {
+    /// Frame sizes of the binary that this is the runtime of.
+    #[must_use]
+    pub fn new(runtime: &GoRuntime<'b>) -> Self {
+        Self {
+            binary: runtime.binary(),
+            traps: runtime.traps().collect(),
+            cgocallback: runtime.cgocallback(),
+            cache: RefCell::default(),
+        }
+    }
+
+    fn look_up(&self, pc: u64) -> Option<FrameLayout> {
+        let function = self.binary.function_at(pc).ok()?;
+        let size_bytes = self.binary.sp_delta_bytes(pc).ok().flatten()?;
+        Some(FrameLayout {
+            function: function.entry_vaddr,
+            size_bytes: u32::try_from(size_bytes).ok()?,
+            is_top: function.flags.is_top_frame(),
+            writes_sp: function.flags.writes_sp() && self.cgocallback != Some(function.entry_vaddr),
+            is_trap: self.traps.contains(&function.entry_vaddr),
+        })
+    }
+}
+
+impl FrameTable for BinaryFrames<'_> {
+    fn frame(&self, pc: u64) -> Option<FrameLayout> {
+        if let Some(known) = self.cache.borrow().get(&pc) {
+            return *known;
+        }
+        let layout = self.look_up(pc);
+        let mut cache = self.cache.borrow_mut();
+        if cache.len() < MAX_CACHED {
+            cache.insert(pc, layout);
+        }
+        layout
+    }
+}
