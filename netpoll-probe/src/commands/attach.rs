@@ -36,7 +36,7 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
     let outputs = Outputs::open(args)?;
     let process = Process::open(args.pid)?;
     let binary = go_target::read_binary(&process)?;
-    let target = GoTarget::of(process, &binary)?;
+    let target = GoTarget::of(process, &binary, args.hooks == HooksArg::Runtime)?;
     // The mount is this thread's own, so it comes before there are others. If it fails, the plan says what is missing.
     let _ = tracefs::ensure();
     let btf = KernelBtf::of_running_kernel()?;

@@ -61,7 +61,10 @@ impl<'b> GoTarget<'b> {
     ///
     /// # Errors
     /// When the binary is none that can be probed.
-    pub(super) fn of(process: Process, binary: &'b GoBinary) -> Result<Self, Failure> {
+    ///
+    /// `runtime_hooks`: also whether the runtime's own functions can be hooked, which takes a pass over the inline trees
+    /// of the whole binary.
+    pub(super) fn of(process: Process, binary: &'b GoBinary, runtime_hooks: bool) -> Result<Self, Failure> {
         let runtime = GoRuntime::of(binary)?;
         let layout = runtime.layout()?;
         let poll_wait = runtime.poll_wait_sites()?;
@@ -71,13 +74,17 @@ impl<'b> GoTarget<'b> {
             instruction: site.text.clone(),
             emulated: true,
         };
-        let optional =
-            |found: Result<sites::Site, RuntimeError>| found.as_ref().map(site).map_err(ToString::to_string);
+        let optional = |find: fn(&GoRuntime<'b>) -> Result<sites::Site, RuntimeError>| {
+            if !runtime_hooks {
+                return Err("it was not asked for".to_owned());
+            }
+            find(&runtime).as_ref().map(site).map_err(ToString::to_string)
+        };
         let facts = TargetFacts {
             wait_start: site(&poll_wait.start),
             wait_end: site(&poll_wait.end),
-            netpollblock: optional(runtime.netpollblock_site()),
-            netpollready: optional(runtime.netpollready_site()),
+            netpollblock: optional(GoRuntime::netpollblock_site),
+            netpollready: optional(GoRuntime::netpollready_site),
         };
         Ok(Self {
             load_bias: process.load_bias(binary.elf().entry_vaddr)?,

@@ -13,13 +13,23 @@ const ROOT: &str = "runtime.goexit";
 /// The main goroutine's and the system goroutines' bottom function, and what starts a thread.
 const BOTTOMS: [&str; 4] = [ROOT, "runtime.main", "runtime.mstart", "runtime.rt0_go"];
 
+/// Callees whose wrapper is shown: it is what panicked.
+const KEEPS_WRAPPERS: [&str; 3] = ["runtime.gopanic", "runtime.sigpanic", "runtime.panicwrap"];
+
+/// A frame, and whether the compiler generated its function.
+#[derive(Clone, Debug)]
+struct Named {
+    frame: Frame,
+    wrapper: bool,
+}
+
 /// Names the stacks of one process.
 #[derive(Debug)]
 pub struct Symbolizer<'b> {
     binary: &'b GoBinary,
     /// What is added to an address of the file to give one of the process.
     bias: u64,
-    frames: HashMap<u64, Arc<[Frame]>>,
+    frames: HashMap<u64, Arc<[Named]>>,
     stacks: HashMap<u64, StackId>,
     names: HashMap<String, Arc<str>>,
 }
@@ -55,7 +65,15 @@ impl<'b> Symbolizer<'b> {
         for (pc, is_exact) in pcs {
             // A return address is after its call, and may be on the next line, or in the next function.
             let called_from = if is_exact { pc } else { pc.saturating_sub(1) };
-            frames.extend_from_slice(&self.frames_at(called_from));
+            for named in self.frames_at(called_from).iter() {
+                // What the compiler generated between a caller and its callee is left out, as Go's tracebacks do
+                // (runtime/traceback.go, showframe and elideWrapperCalling).
+                let kept =
+                    frames.last().is_some_and(|callee: &Frame| KEEPS_WRAPPERS.contains(&&*callee.func));
+                if !named.wrapper || kept {
+                    frames.push(named.frame.clone());
+                }
+            }
         }
         let truncated = frames.last().is_none_or(|frame| !BOTTOMS.contains(&&*frame.func));
         if frames.last().is_some_and(|frame| &*frame.func == ROOT) {
@@ -64,18 +82,21 @@ impl<'b> Symbolizer<'b> {
         Stack { frames, truncated }
     }
 
-    fn frames_at(&mut self, pc: u64) -> Arc<[Frame]> {
+    fn frames_at(&mut self, pc: u64) -> Arc<[Named]> {
         if let Some(frames) = self.frames.get(&pc) {
             return Arc::clone(frames);
         }
-        let frames: Arc<[Frame]> = match self.binary.symbolize(pc.wrapping_sub(self.bias)) {
+        let frames: Arc<[Named]> = match self.binary.symbolize(pc.wrapping_sub(self.bias)) {
             Ok(locations) => locations
                 .into_iter()
-                .map(|location| Frame {
-                    func: self.share(location.func),
-                    file: self.share(location.file),
-                    line: location.line,
-                    inlined: location.inlined,
+                .map(|location| Named {
+                    wrapper: location.wrapper,
+                    frame: Frame {
+                        func: self.share(location.func),
+                        file: self.share(location.file),
+                        line: location.line,
+                        inlined: location.inlined,
+                    },
                 })
                 .collect(),
             Err(reason) => [self.unknown(&reason)].into(),
@@ -84,13 +105,9 @@ impl<'b> Symbolizer<'b> {
         frames
     }
 
-    fn unknown(&mut self, reason: &NoSymbol) -> Frame {
-        Frame {
-            func: self.share(format!("[unknown: {reason}]")),
-            file: Arc::from(""),
-            line: 0,
-            inlined: false,
-        }
+    fn unknown(&mut self, reason: &NoSymbol) -> Named {
+        let func = self.share(format!("[unknown: {reason}]"));
+        Named { frame: Frame { func, file: Arc::from(""), line: 0, inlined: false }, wrapper: false }
     }
 
     fn share(&mut self, name: String) -> Arc<str> {
