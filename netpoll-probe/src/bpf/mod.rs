@@ -1,7 +1,7 @@
 //! The eBPF programs, from their bytes to the records that they send: the only module that imports aya.
 //!
 //! Facts → rules → action: [`support`] finds out what the kernel allows, [`plan`] decides from facts alone which hook
-//! gives which clock, [`session`] loads and attaches what the plan says, and [`reader`] hands out the ring's bytes.
+//! gives which clock, [`session`] loads and attaches what it says, and [`reader`] hands out the ring's bytes.
 
 pub mod kernel_btf;
 pub mod object;

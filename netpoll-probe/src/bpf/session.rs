@@ -59,81 +59,47 @@ pub enum SessionError {
     Files(#[from] std::io::Error),
 }
 
+/// The program that lists files.
+const FILES: &str = "files";
+
 /// `[u8; N]` stands in for the map values: aya's `Pod` cannot be implemented for another crate's types.
 type SlotBytes = [u8; size_of::<PollDescSlot>()];
 
-/// The loaded programs. Dropping it detaches them; so does the end of the process, however it ends.
+/// The attached programs. Dropping it detaches them; so does the end of the process, however it ends.
 #[derive(Debug)]
 pub struct Session {
     ebpf: Ebpf,
-    btf: Btf,
 }
 
 impl Session {
-    /// Loads the object with `config` frozen into it. Nothing is attached yet.
+    /// Loads the object with `config` frozen into it, and attaches the plan's programs to the process: ends before starts,
+    /// so that no wait is seen to begin and not to end.
     ///
     /// # Errors
-    /// When the kernel refuses the object.
-    pub fn load(config: &Config, debug: bool) -> Result<Self, SessionError> {
+    /// When the kernel refuses the object, or one of its programs.
+    pub fn attach(
+        config: &Config,
+        plan: &Plan,
+        executable: &Path,
+        pid: u32,
+        debug: bool,
+    ) -> Result<Self, SessionError> {
+        // aya's form of the kernel's BTF takes tens of megabytes, so it does not outlive this function.
         let btf = Btf::from_sys_fs()?;
         let log_level: u8 = if debug { aya_log::Level::Debug as u8 } else { 0 };
-        let ebpf = EbpfLoader::new()
+        let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global("CONFIG", config.as_bytes(), true)
             .override_global(aya_log::LEVEL, &log_level, true)
             .load(object::BYTES)?;
-        Ok(Self { ebpf, btf })
-    }
-
-    /// Attaches the plan's programs: ends before starts, so that no wait is seen to begin and not to end.
-    ///
-    /// # Errors
-    /// At the first program that the kernel refuses.
-    pub fn attach(&mut self, plan: &Plan, executable: &Path, pid: u32) -> Result<(), SessionError> {
         for choice in plan.choices.iter().rev() {
             for hook in &choice.hooks {
-                self.attach_one(hook, executable, pid)?;
+                attach_one(&mut ebpf, &btf, hook, executable, pid)?;
             }
         }
-        Ok(())
-    }
-
-    fn attach_one(&mut self, hook: &Hook, executable: &Path, pid: u32) -> Result<(), SessionError> {
-        let failed = |source| SessionError::Attach { hook: hook.to_string(), source };
-        let Self { ebpf, btf } = self;
-        match hook {
-            Hook::Uprobe { program, site } => {
-                let program: &mut UProbe = program_of(ebpf, program)?.map_err(failed)?;
-                program.load().map_err(failed)?;
-                let point = UProbeAttachPoint {
-                    location: UProbeAttachLocation::AbsoluteOffset(site.file_offset),
-                    cookie: None,
-                };
-                let scope = NonZeroU32::new(pid).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
-                program.attach(point, executable, scope).map_err(failed)?;
-            }
-            Hook::Syscall { program, tracepoint } => {
-                let program: &mut TracePoint = program_of(ebpf, program)?.map_err(failed)?;
-                program.load().map_err(failed)?;
-                program.attach("syscalls", tracepoint).map_err(failed)?;
-            }
-            Hook::Tracepoint { program, tracepoint } => {
-                let program: &mut BtfTracePoint = program_of(ebpf, program)?.map_err(failed)?;
-                program.load(tracepoint, btf).map_err(failed)?;
-                program.attach().map_err(failed)?;
-            }
-            Hook::Fentry { program, function } => {
-                let program: &mut FEntry = program_of(ebpf, program)?.map_err(failed)?;
-                program.load(function, btf).map_err(failed)?;
-                program.attach().map_err(failed)?;
-            }
-            Hook::Kprobe { program, function } => {
-                let program: &mut KProbe = program_of(ebpf, program)?.map_err(failed)?;
-                program.load().map_err(failed)?;
-                program.attach(*function, 0).map_err(failed)?;
-            }
-        }
-        Ok(())
+        let files: &mut Iter = program_of(&mut ebpf, FILES)?.map_err(files_failed)?;
+        files.load("task_file", &btf).map_err(files_failed)?;
+        Ok(Self { ebpf })
     }
 
     /// The ring of records; once.
@@ -146,21 +112,17 @@ impl Session {
         Ok(RingReader::new(ring))
     }
 
-    /// The target's open files, from the kernel's iterator.
+    /// The target's open files now, from the kernel's iterator.
     ///
     /// # Errors
     /// When the iterator cannot be run.
     pub fn files(&mut self) -> Result<Vec<FileRecord>, SessionError> {
-        let failed = |source| SessionError::Attach { hook: "iterator task_file".to_owned(), source };
-        let Self { ebpf, btf } = self;
-        let program: &mut Iter = program_of(ebpf, "files")?.map_err(failed)?;
-        program.load("task_file", btf).map_err(failed)?;
-        let id = program.attach().map_err(failed)?;
-        let link = program.take_link(id).map_err(failed)?;
+        let program: &mut Iter = program_of(&mut self.ebpf, FILES)?.map_err(files_failed)?;
+        let id = program.attach().map_err(files_failed)?;
+        let link = program.take_link(id).map_err(files_failed)?;
         let mut file = link.into_file().map_err(std::io::Error::other)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        program.unload().map_err(failed)?;
         Ok(bytes
             .chunks_exact(size_of::<FileRecord>())
             .filter_map(|chunk| FileRecord::read_from_bytes(chunk).ok())
@@ -306,6 +268,54 @@ pub fn measure_run_time() -> Result<OwnedFd, SessionError> {
 #[must_use]
 pub fn executable_of(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/exe"))
+}
+
+/// Attaches one program of the plan.
+fn attach_one(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    hook: &Hook,
+    executable: &Path,
+    pid: u32,
+) -> Result<(), SessionError> {
+    let failed = |source| SessionError::Attach { hook: hook.to_string(), source };
+    match hook {
+        Hook::Uprobe { program, site } => {
+            let program: &mut UProbe = program_of(ebpf, program)?.map_err(failed)?;
+            program.load().map_err(failed)?;
+            let point = UProbeAttachPoint {
+                location: UProbeAttachLocation::AbsoluteOffset(site.file_offset),
+                cookie: None,
+            };
+            let scope = NonZeroU32::new(pid).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
+            program.attach(point, executable, scope).map_err(failed)?;
+        }
+        Hook::Syscall { program, tracepoint } => {
+            let program: &mut TracePoint = program_of(ebpf, program)?.map_err(failed)?;
+            program.load().map_err(failed)?;
+            program.attach("syscalls", tracepoint).map_err(failed)?;
+        }
+        Hook::Tracepoint { program, tracepoint } => {
+            let program: &mut BtfTracePoint = program_of(ebpf, program)?.map_err(failed)?;
+            program.load(tracepoint, btf).map_err(failed)?;
+            program.attach().map_err(failed)?;
+        }
+        Hook::Fentry { program, function } => {
+            let program: &mut FEntry = program_of(ebpf, program)?.map_err(failed)?;
+            program.load(function, btf).map_err(failed)?;
+            program.attach().map_err(failed)?;
+        }
+        Hook::Kprobe { program, function } => {
+            let program: &mut KProbe = program_of(ebpf, program)?.map_err(failed)?;
+            program.load().map_err(failed)?;
+            program.attach(*function, 0).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn files_failed(source: ProgramError) -> SessionError {
+    SessionError::Attach { hook: "iterator task_file".to_owned(), source }
 }
 
 fn program_of<'a, T>(

@@ -51,12 +51,13 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
     }
     let mut config = target.config();
     offsets::of_kernel(&btf, &mut config)?;
+    drop(btf);
     config.index_sockets = u32::from(plan.indexes_sockets());
     config.trace_poll_entry = u32::from(plan.traces_poll_entry());
 
     let measuring = if args.stats { Some(session::measure_run_time()?) } else { None };
-    let mut session = Session::load(&config, args.verbose > 1)?;
-    session.attach(&plan, &session::executable_of(args.pid), args.pid)?;
+    let executable = session::executable_of(args.pid);
+    let session = Session::attach(&config, &plan, &executable, args.pid, args.verbose > 1)?;
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
