@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use crate::{
     check::{Spread, Tally, Verdict},
+    kernel_ready::{self, ReadyHooks},
     probe::Window,
     record::{Mode, Outcome, Poller, Record, Source},
     truth::{Call, Op},
@@ -44,6 +45,11 @@ pub struct Bounds {
     /// Share of spurious wake-ups that must be flagged. The probe flags when the goroutine ran on the same P all the
     /// time and made one system call, so a preemption between loses one.
     pub spurious: f64,
+    /// Share of estimated kernel-ready clocks that must not lie before the peer acted: an estimate may be wrong, but seldom.
+    pub estimates: f64,
+    /// Share of deadlines that fired and were moved that must have two records. Not 99.9 %: when the woken reader runs so
+    /// late that the reply is there too, it never waits a second time.
+    pub rearmed: f64,
     /// Records may be missing as long as the summary counts them: for overload. Otherwise a loss is a failure.
     pub losses_allowed: bool,
 }
@@ -60,20 +66,28 @@ impl Default for Bounds {
             call_p99_ns: 5_000_000,
             kernel_ready_p50_ns: 100_000,
             spurious: 0.9,
+            estimates: 0.95,
+            rearmed: 0.99,
             losses_allowed: false,
         }
     }
 }
 
 /// A call and the records in it.
-struct Matched<'a> {
-    call: &'a Call,
-    records: Vec<&'a Record>,
+pub(crate) struct Matched<'a> {
+    pub(crate) call: &'a Call,
+    pub(crate) records: Vec<&'a Record>,
 }
 
 /// Compares a whole recording.
 #[must_use]
-pub fn compare(calls: &[Call], records: &[Record], window: Window, bounds: &Bounds) -> Verdict {
+pub fn compare(
+    calls: &[Call],
+    records: &[Record],
+    window: Window,
+    hooks: ReadyHooks,
+    bounds: &Bounds,
+) -> Verdict {
     let mut verdict = Verdict::default();
     let (matched, without_call) = assign(calls, records);
 
@@ -97,7 +111,7 @@ pub fn compare(calls: &[Call], records: &[Record], window: Window, bounds: &Boun
     stacks(&mut verdict, &matched, bounds);
     clocks(&mut verdict, records);
     errors(&mut verdict, &inside, bounds);
-    kernel_ready(&mut verdict, &inside, bounds);
+    kernel_ready::judge(&mut verdict, &inside, hooks, bounds);
     edges(&mut verdict, &matched, window);
     verdict
 }
@@ -183,8 +197,7 @@ fn outcomes(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
         }
     }
     verdict.add_share("outcome", bounds.outcome, &outcome);
-    // Not 99.9 %: when the woken reader runs so late that the reply is there too, it never waits a second time.
-    verdict.add_share("deadlines that fired and were moved", 0.99, &rearmed);
+    verdict.add_share_but_one("deadlines that fired and were moved", bounds.rearmed, &rearmed);
     verdict.add_share_but_one("spurious wake-ups flagged", bounds.spurious, &spurious);
     verdict.add_share("useful wake-ups not flagged", bounds.outcome, &not_spurious);
 }
@@ -302,64 +315,6 @@ fn errors(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
     }
     verdict.add_spread("duration of exact waits", &exact, (bounds.error_p50_ns, bounds.error_p99_ns));
     verdict.add_spread("duration of calls with one wait", &whole, (bounds.call_p50_ns, bounds.call_p99_ns));
-}
-
-/// Scenarios in which something else makes the fd ready first, so that the peer's clock bounds nothing.
-const READY_TWICE: [&str; 2] = ["spuriousRead", "staleRead"];
-
-/// Kinds of wait that only `ep_poll_callback` shows; the stand-ins of kernels without fentry and kprobes do not.
-fn needs_callback(call: &Call) -> bool {
-    call.kind == "pipe" || call.scenario == "unixPeerClose" || (call.kind == "unix" && call.op == Op::Write)
-}
-
-fn kernel_ready(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
-    let has_callback =
-        inside.iter().flat_map(|m| &m.records).any(|record| record.kernel_ready_source == Source::Callback);
-    let (mut known, mut collected, mut not_early, mut ends) =
-        (Tally::default(), Tally::default(), Tally::default(), Tally::default());
-    let mut late = Spread::default();
-    let mut by_source: HashMap<String, usize> = HashMap::new();
-    for Matched { call, records } in inside {
-        let Some(record) = records.last() else { continue };
-        if record.outcome == Outcome::Ready {
-            *by_source.entry(format!("{:?}", record.kernel_ready_source)).or_default() += 1;
-        }
-        if call.expect_wait && call.not_before_ns > 0 && !call.spurious && record.outcome == call.outcome {
-            ends.case(record.end_ns >= call.not_before_ns, || format!("ended too early: {}", call.name()));
-        }
-        if !call.expect_wait
-            || record.outcome != Outcome::Ready
-            || READY_TWICE.contains(&call.scenario.as_str())
-        {
-            continue;
-        }
-        collected.case(record.poll_ns.is_some(), || format!("poll unknown: {}", call.name()));
-        if has_callback || !needs_callback(call) {
-            known.case(record.kernel_ready_ns.is_some(), || format!("kernel-ready unknown: {}", call.name()));
-        }
-        if let (Some(ready_ns), true) = (record.kernel_ready_ns, call.peer_ns > 0) {
-            not_early.case(ready_ns >= call.peer_ns, || {
-                format!(
-                    "{:?} {} ns before the peer acted: {}",
-                    record.kernel_ready_source,
-                    call.peer_ns - ready_ns,
-                    call.name()
-                )
-            });
-            late.add(span(call.peer_ns, ready_ns));
-        }
-    }
-    let mut sources: Vec<(String, usize)> = by_source.into_iter().collect();
-    sources.sort();
-    verdict.add_share("ends not before its cause", 0.999, &ends);
-    verdict.add_share("kernel-ready known", 0.99, &known);
-    verdict.add_share("poll known", 0.99, &collected);
-    verdict.add_share("kernel-ready not before the peer acted", 0.999, &not_early);
-    verdict.add(
-        "kernel-ready close to the peer's act",
-        !late.is_empty() && late.quantile_ns(500) <= bounds.kernel_ready_p50_ns,
-        format!("{late} (p50 ≤ {} µs); sources {sources:?}", bounds.kernel_ready_p50_ns / 1000),
-    );
 }
 
 /// Waits that were open at the beginning and at the end of the recording.

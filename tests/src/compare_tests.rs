@@ -9,6 +9,8 @@ const WINDOW: Window = Window {
     end_ns: 9_100_000_000,
 };
 
+const HOOKS: ReadyHooks = ReadyHooks { callback: false, data_ready: true };
+
 fn call(changes: &serde_json::Value) -> Call {
     let mut value = serde_json::json!({
         "scenario": "tcpRead", "goid": 7, "op": "read", "kind": "tcp", "fd": 5,
@@ -89,20 +91,20 @@ fn perfect() -> (Vec<Call>, Vec<Record>) {
 fn failed(change: impl FnOnce(&mut Vec<Call>, &mut Vec<Record>)) -> Vec<&'static str> {
     let (mut calls, mut records) = perfect();
     change(&mut calls, &mut records);
-    compare(&calls, &records, WINDOW, &Bounds::default()).failed()
+    compare(&calls, &records, WINDOW, HOOKS, &Bounds::default()).failed()
 }
 
 #[test]
 fn a_perfect_recording_is_good() {
     let (calls, records) = perfect();
-    let verdict = compare(&calls, &records, WINDOW, &Bounds::default());
+    let verdict = compare(&calls, &records, WINDOW, HOOKS, &Bounds::default());
     assert!(verdict.good(), "{verdict}");
 }
 
 #[test]
 fn nothing_recorded_is_not_good() {
     assert!(failed(|_, records| records.clear()).contains(&"waits found"));
-    assert!(!compare(&[], &[], WINDOW, &Bounds::default()).good());
+    assert!(!compare(&[], &[], WINDOW, HOOKS, &Bounds::default()).good());
 }
 
 #[test]
@@ -176,6 +178,7 @@ fn phases_and_clocks() {
     assert_eq!(failed(|_, records| records[0].queue_ns = Some(18_001)), ["phases add up"]);
     assert!(failed(|_, records| records[0].poll_ns = Some(2_002_950_000)).contains(&"clocks in order"));
     assert_eq!(failed(|_, records| records[4].kernel_ready_source = Source::Callback), ["sources fit"]);
+    assert_eq!(failed(|_, records| records[0].kernel_ready_source = Source::None), ["sources fit"]);
     assert!(
         failed(|_, records| records[0].kernel_ready_ns = Some(2_002_940_000))
             .contains(&"kernel-ready not before the peer acted")

@@ -10,6 +10,7 @@
 //! | `record` | its NDJSON records |
 //! | `truth` | the log of the program that knows its own waits |
 //! | `compare` | records against the truth |
+//! | `kernel_ready` | the kernel-ready clock among them |
 //! | `exectrace` | records against Go's execution trace |
 //! | `agree` | records of two probes of one target against each other |
 //! | `live` | runs that end in such a comparison |
@@ -21,6 +22,7 @@ pub mod check;
 pub mod compare;
 pub mod exectrace;
 pub mod fixture;
+pub mod kernel_ready;
 pub mod live;
 pub mod probe;
 pub mod process;

@@ -16,6 +16,7 @@ use crate::{
     agree,
     check::Verdict,
     compare, exectrace,
+    kernel_ready::ReadyHooks,
     probe::{Recorded, Recording},
     process::{Follow, Process, monotonic_ns},
     truth::{self, Call},
@@ -199,7 +200,13 @@ pub fn truth_of_the_truth(truth: PathBuf, tool: &std::path::Path) -> Result<Verd
 }
 
 fn judge(calls: &[Call], recorded: &Recorded, bounds: &compare::Bounds) -> Verdict {
-    let mut verdict = compare::compare(calls, &recorded.records, recorded.window, bounds);
+    let mut verdict = compare::compare(
+        calls,
+        &recorded.records,
+        recorded.window,
+        ReadyHooks::of_summary(&recorded.summary),
+        bounds,
+    );
     compare::losses(&mut verdict, &recorded.summary, bounds);
     verdict
 }
