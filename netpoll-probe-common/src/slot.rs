@@ -107,6 +107,6 @@ pub struct FileFacts {
 pub struct ThreadSlot {
     /// When it entered the `epoll_pwait` that it is in, 0: it is in none.
     pub poll_entry_ns: u64,
-    /// When it was first woken in that call, 0: not yet.
+    /// When it was last woken in that call, 0: not yet.
     pub waking_ns: u64,
 }
