@@ -31,8 +31,8 @@ const CHECKS: [&str; 4] = [
 
 /// The machine executes 250 million instructions a second, a tenth of a real one, so the load is lighter, and the clocks
 /// that are read on both sides of a hook lie further apart.
-const SLOWER: &str = "--patience 10 --intensity 0.1 --many 50 --error-p50-us 2000 --error-p99-us 50000 \
-    --kernel-ready-p50-us 5000";
+const SLOWER: &str = "--patience 10 --intensity 0.1 --many 50 --error-p50-us 100 --error-p99-us 20000 \
+    --kernel-ready-p50-us 200";
 
 /// Run the live tests on other kernels, in virtual machines.
 ///
