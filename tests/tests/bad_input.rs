@@ -101,11 +101,13 @@ fn a_command_line_that_is_wrong() {
     }
 }
 
-/// A version that the tool does not know: its offsets would be guesses.
+/// Too old; or one that the tool does not know, without DWARF: its offsets would be guesses.
 #[test]
 fn a_go_version_that_is_not_supported() {
     let _turn = live::turn();
-    let options = options().unwrap();
+    let mut stripped = GoProgram::new("truth");
+    stripped.arguments = vec!["-ldflags=-s -w".to_owned()];
+    let options = Options { truth: stripped.build().unwrap(), ..options().unwrap() };
     for version in ["go1.17.9", "go1.99.9"] {
         let files = tempfile::tempdir().unwrap();
         let program = files.path().join("truth");
