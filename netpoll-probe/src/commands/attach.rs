@@ -2,7 +2,8 @@
 
 use std::{
     io::{self, Write as _},
-    time::SystemTime,
+    thread,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
@@ -17,14 +18,14 @@ use crate::{
         kernel_btf::KernelBtf,
         offsets,
         plan::{self, Hooks, Plan, ReadyHooks},
-        session::{self, Session},
+        session::{self, Session, SessionError},
         support, tracefs,
     },
     cli::attach::{AttachArgs, HooksArg, ReadyArg},
     error::Failure,
     exit::Exit,
     model::profile::{Cost, Metadata, Plan as PlanFacts, PlanClock},
-    target::process::Process,
+    target::{error::Error as TargetError, process::Process},
 };
 
 /// Runs the command.
@@ -57,7 +58,8 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
 
     let measuring = if args.stats { Some(session::measure_run_time()?) } else { None };
     let executable = session::executable_of(args.pid);
-    let session = Session::attach(&config, &plan, &executable, args.pid, args.verbose > 1)?;
+    let session = Session::attach(&config, &plan, &executable, args.pid, args.verbose > 1)
+        .map_err(|error| not_attached(error, &target))?;
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -90,6 +92,19 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
         tell(&format!("wrote {}", names.join(", ")));
     }
     recorded.failure.map_or(finished, Err)
+}
+
+/// For a process that ends meanwhile the kernel has many errors, and a pidfd tells a moment after its files in `/proc` went.
+fn not_attached(error: SessionError, target: &GoTarget<'_>) -> Failure {
+    const LOOKS: u32 = 20;
+    const PAUSE: Duration = Duration::from_millis(10);
+    for _ in 0..LOOKS {
+        if target.has_exited() {
+            return TargetError::Exited { pid: target.pid() }.into();
+        }
+        thread::sleep(PAUSE);
+    }
+    error.into()
 }
 
 /// One line on stderr. That nobody reads it is no failure.

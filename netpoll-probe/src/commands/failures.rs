@@ -111,13 +111,6 @@ impl From<NoPlan> for Failure {
 
 impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Self {
-        if error.errno() == Some(Errno::SRCH) {
-            return Self::new(
-                Exit::Target,
-                error,
-                "the process ended while it was attached to: start it again",
-            );
-        }
         let denied = matches!(error.errno(), Some(Errno::PERM | Errno::ACCESS));
         let missing = missing_capabilities();
         let hint = if !rustix::process::geteuid().is_root() {
