@@ -30,7 +30,7 @@ use crate::{
     event,
     exit::Exit,
     model::{builder::ProfileBuilder, profile::Target, quality::Quality, wait::Wait},
-    snapshot::scan::{Goroutine, PollMode, StackState},
+    snapshot::goroutine::{Goroutine, PollMode, StackState},
     symbolize::Symbolizer,
 };
 
