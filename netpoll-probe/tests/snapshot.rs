@@ -2,7 +2,6 @@
 //!
 //! Needs a `go` in PATH. `GOTOOLCHAIN` and `NETPOLL_PROBE_TEST_GO_FLAGS` choose another Go or another kind of build; the default is the `go` there,
 //! as it is.
-#![expect(clippy::unwrap_used, reason = "a test panics")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests are not in test functions")]
 
 use std::{
