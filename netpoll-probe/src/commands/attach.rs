@@ -1,7 +1,6 @@
 //! `netpoll-probe attach`: records a running process, then reports.
 
 use std::{
-    io::{self, Write as _},
     thread,
     time::{Duration, SystemTime},
 };
@@ -12,6 +11,7 @@ use super::{
     go_target::{self, GoTarget},
     outputs::Outputs,
     recording::{Filter, Recording},
+    tell,
 };
 use crate::{
     bpf::{
@@ -105,11 +105,6 @@ fn not_attached(error: SessionError, target: &GoTarget<'_>) -> Failure {
         thread::sleep(PAUSE);
     }
     error.into()
-}
-
-/// One line on stderr. That nobody reads it is no failure.
-pub(super) fn tell(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn tell_plan(plan: &Plan) {

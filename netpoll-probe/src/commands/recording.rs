@@ -18,7 +18,7 @@ use tokio::{
 };
 use zerocopy::FromZeros as _;
 
-use super::{attach::tell, go_target::GoTarget, outputs::Outputs};
+use super::{go_target::GoTarget, outputs::Outputs, tell};
 use crate::{
     bpf::{
         reader::AsyncRing,
