@@ -50,6 +50,9 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
     if args.verbose > 0 {
         tell_plan(&plan);
     }
+    if args.verbose > 1 {
+        show_log();
+    }
     let mut config = target.config();
     offsets::of_kernel(&btf, &mut config)?;
     drop(btf);
@@ -105,6 +108,12 @@ fn not_attached(error: SessionError, target: &GoTarget<'_>) -> Failure {
         thread::sleep(PAUSE);
     }
     error.into()
+}
+
+/// Sends what the eBPF programs log to stderr.
+fn show_log() {
+    // Fails only when a logger is set already, and this is the only place that sets one.
+    let _ = env_logger::Builder::new().filter_level(log::LevelFilter::Debug).try_init();
 }
 
 fn tell_plan(plan: &Plan) {
