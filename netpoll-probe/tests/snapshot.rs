@@ -224,31 +224,3 @@ fn lists_goroutines_in_other_states() {
         assert!(walked + 3 >= all.goroutines.len(), "{:?}", all.counts);
     });
 }
-
-/// CPU time of this thread.
-fn cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
-}
-
-/// 9,000 goroutines; run by hand with `--release --ignored --nocapture`, it is a measurement.
-#[test]
-#[ignore = "a measurement, not a test"]
-fn time_of_a_snapshot() {
-    let program = Program::start(9_000);
-    with_snapshots(&program, |_, _, take| {
-        settled(&program, take);
-        for _ in 0..10 {
-            let (start, cpu_before) = (Instant::now(), cpu());
-            let snapshot = take(Wanted::IoWaits);
-            let elapsed = start.elapsed();
-            let cpu_after = cpu();
-            println!(
-                "{elapsed:?}, {:?} of CPU, for {} goroutines, {:?}",
-                cpu_after - cpu_before,
-                snapshot.goroutines.len(),
-                snapshot.counts
-            );
-        }
-    });
-}
