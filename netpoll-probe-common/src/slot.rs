@@ -97,6 +97,48 @@ pub struct FileFacts {
     pub known: u32,
 }
 
+impl WaitSlot {
+    /// Nobody waits, and nobody ever did.
+    pub const NOBODY: Self = Self {
+        start_ns: 0,
+        g: 0,
+        goid: 0,
+        kernel_ready_ns: 0,
+        kernel_ready_after_ns: 0,
+        poll_ns: 0,
+        last_poll_ns: 0,
+        last_p: 0,
+        last_ticks: 0,
+        last_g: 0,
+        sent_bytes: 0,
+        tag: 0,
+        fd: 0,
+        kernel_ready_source: 0,
+        poller: 0,
+        flags: 0,
+        socket_state: 0,
+    };
+}
+
+impl FileFacts {
+    /// Nothing is known yet.
+    pub const UNKNOWN: Self = Self {
+        sk: 0,
+        inode: 0,
+        remote_address: [0; 16],
+        local_address: [0; 16],
+        remote_port: 0,
+        local_port: 0,
+        mode: 0,
+        family: 0,
+        socket_type: 0,
+        protocol: 0,
+        tag: 0,
+        fd: 0,
+        known: 0,
+    };
+}
+
 /// What is remembered of a thread, the value of the map `THREADS` (key: thread id).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
@@ -107,6 +149,6 @@ pub struct FileFacts {
 pub struct ThreadSlot {
     /// When it entered the `epoll_pwait` that it is in, 0: it is in none.
     pub poll_entry_ns: u64,
-    /// When it was first woken in that call, 0: not yet.
+    /// When it was last woken in that call, 0: not yet.
     pub waking_ns: u64,
 }

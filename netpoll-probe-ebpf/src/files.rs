@@ -46,21 +46,7 @@ pub fn entry(ctx: *const TaskFile) {
     let address = open_file as u64;
     let mut record = FileRecord {
         private_data: read::kernel(address + config!(file_private_data)).unwrap_or(0),
-        file: FileFacts {
-            sk: 0,
-            inode: 0,
-            remote_address: [0; 16],
-            local_address: [0; 16],
-            remote_port: 0,
-            local_port: 0,
-            mode: 0,
-            family: 0,
-            socket_type: 0,
-            protocol: 0,
-            tag: 0,
-            fd: fd as i32,
-            known: 0,
-        },
+        file: FileFacts { fd: fd as i32, ..FileFacts::UNKNOWN },
         sent_bytes: 0,
         sent_ns: 0,
         socket_state: 0,

@@ -40,7 +40,7 @@ pub fn entry() {
 /// One `epoll_pwait` that returned events.
 struct Poll {
     now_ns: u64,
-    /// The poller's first waking in this call, when it returned one event only; else 0.
+    /// The poller's last waking in this call, when it returned one event only; else 0.
     waking_ns: u64,
     /// The bound for what it returned: not ready before this; 0: none.
     ready_after_ns: u64,

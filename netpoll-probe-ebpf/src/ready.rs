@@ -116,9 +116,10 @@ pub fn waking(task: *const task_struct) {
         return;
     }
     let Some(thread) = maps::THREADS.get_ptr_mut(&pid) else { return };
+    // The last waking counts: woken for an event that another thread collected first, it goes back to sleep.
     // SAFETY: a map value of a thread that sleeps; of two wakers at once either time will do.
     unsafe {
-        if (*thread).poll_entry_ns != 0 && (*thread).waking_ns == 0 {
+        if (*thread).poll_entry_ns != 0 {
             (*thread).waking_ns = bpf_ktime_get_ns();
         }
     }

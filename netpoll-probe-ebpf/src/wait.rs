@@ -20,46 +20,9 @@ const POLL_EXPIRED_WRITE_DEADLINE: u32 = 8;
 
 const READ: u64 = b'r' as u64;
 
-const NOBODY: WaitSlot = WaitSlot {
-    start_ns: 0,
-    g: 0,
-    goid: 0,
-    kernel_ready_ns: 0,
-    kernel_ready_after_ns: 0,
-    poll_ns: 0,
-    last_poll_ns: 0,
-    last_p: 0,
-    last_ticks: 0,
-    last_g: 0,
-    sent_bytes: 0,
-    tag: 0,
-    fd: 0,
-    kernel_ready_source: 0,
-    poller: 0,
-    flags: 0,
-    socket_state: 0,
-};
-
 /// What a pollDesc is given when it is first seen. In .rodata: it is too large for the stack.
-static EMPTY: PollDescSlot = PollDescSlot {
-    read: NOBODY,
-    write: NOBODY,
-    file: FileFacts {
-        sk: 0,
-        inode: 0,
-        remote_address: [0; 16],
-        local_address: [0; 16],
-        remote_port: 0,
-        local_port: 0,
-        mode: 0,
-        family: 0,
-        socket_type: 0,
-        protocol: 0,
-        tag: 0,
-        fd: 0,
-        known: 0,
-    },
-};
+static EMPTY: PollDescSlot =
+    PollDescSlot { read: WaitSlot::NOBODY, write: WaitSlot::NOBODY, file: FileFacts::UNKNOWN };
 
 /// A goroutine is about to park: `argument_0` is its pollDesc, `argument_1` the mode.
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! What a command fails with: a cause, what to type next, and the exit code. Only `main` prints it.
 
-use std::fmt;
+use std::{error::Error, fmt};
 
 use crate::exit::Exit;
 
@@ -22,11 +22,47 @@ impl Failure {
     }
 }
 
+/// A chain of errors in one line, each said once: many an error's text already has its cause's.
+fn one_line<'a>(chain: impl Iterator<Item = &'a (dyn Error + 'static)>) -> String {
+    let mut line = String::new();
+    for error in chain {
+        // The verifier's log has thousands of lines; the first says what is wrong.
+        let text = error.to_string();
+        let text = text.lines().next().unwrap_or_default();
+        if line.is_empty() {
+            text.clone_into(&mut line);
+        } else if !line.contains(text) {
+            line = format!("{line}: {text}");
+        }
+    }
+    line
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cause = format!("{:#}", self.cause);
-        // A cause from the kernel may have many lines (the verifier's log); `-v` shows them.
-        writeln!(f, "netpoll-probe: {}", cause.lines().next().unwrap_or_default())?;
+        let cause = one_line(self.cause.chain());
+        writeln!(f, "netpoll-probe: {cause}")?;
         write!(f, "  hint: {}", self.hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once_and_on_one_line() {
+        let cause = Err::<(), _>(io::Error::other("denied\nprocessed 3 insns"))
+            .context("cannot load: denied")
+            .unwrap_err();
+        let failure = Failure::new(Exit::Kernel, cause, "be root");
+        assert_eq!(failure.to_string(), "netpoll-probe: cannot load: denied\n  hint: be root");
+        let cause = Err::<(), _>(io::Error::other("denied")).context("cannot load").unwrap_err();
+        let failure = Failure::new(Exit::Kernel, cause, "be root");
+        assert_eq!(failure.to_string(), "netpoll-probe: cannot load: denied\n  hint: be root");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Needs a `go` in PATH. `GOTOOLCHAIN` and `NETPOLL_PROBE_TEST_GO_FLAGS` choose another Go or another kind of build; the default is the `go` there,
 //! as it is.
-#![expect(clippy::unwrap_used, reason = "a test panics")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests are not in test functions")]
 
 use std::{
     collections::BTreeMap,
@@ -14,10 +14,17 @@ use std::{
 
 use netpoll_probe::{
     gobin::GoBinary,
-    goruntime::{binary::GoRuntime, constants::GStatus, globals::Global},
+    goruntime::{
+        binary::GoRuntime,
+        constants::GStatus,
+        dwarf,
+        globals::Global,
+        layout::{self, LayoutSource},
+    },
     snapshot::{
         frames::BinaryFrames,
-        scan::{PollMode, Snapshot, Source, StackState, Wanted},
+        goroutine::{PollMode, Snapshot, StackState},
+        scan::{Source, Wanted},
         unwind::{FrameWord, WalkEnd},
     },
     target::process::Process,
@@ -38,21 +45,26 @@ impl Drop for Program {
     }
 }
 
+/// Builds the Go program; `flags` are separated by semicolons.
+fn build(executable: &Path, flags: &str) {
+    let built = Command::new("go")
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goroutines"))
+        .args(["build", "-buildvcs=false", "-o"])
+        .arg(executable)
+        .args(flags.split(';').filter(|flag| !flag.is_empty()))
+        .arg(".")
+        .env("CGO_ENABLED", "0")
+        .status()
+        .unwrap();
+    assert!(built.success(), "cannot build the Go program: {built}");
+}
+
 impl Program {
     fn start(count: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let executable = folder.path().join("goroutines");
         let flags = std::env::var("NETPOLL_PROBE_TEST_GO_FLAGS").unwrap_or_default();
-        let built = Command::new("go")
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goroutines"))
-            .args(["build", "-buildvcs=false", "-o"])
-            .arg(&executable)
-            .args(flags.split(';').filter(|flag| !flag.is_empty()))
-            .arg(".")
-            .env("CGO_ENABLED", "0")
-            .status()
-            .unwrap();
-        assert!(built.success(), "cannot build the Go program: {built}");
+        build(&executable, &flags);
         let mut child = Command::new(&executable)
             .arg(count.to_string())
             .stdin(Stdio::piped())
@@ -117,6 +129,29 @@ fn settled(program: &Program, take: &dyn Fn(Wanted) -> Snapshot) -> Snapshot {
         assert!(Instant::now() < deadline, "still not all wait: {:?}", snapshot.counts);
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+#[test]
+fn dwarf_and_table_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let executable = folder.path().join("goroutines");
+    build(&executable, "");
+    let binary = GoBinary::open(&executable).unwrap();
+    let runtime = GoRuntime::of(&binary).unwrap();
+    let offsets = dwarf::offsets(&binary).unwrap().expect("the build has DWARF");
+    assert_eq!(layout::from_table(runtime.version()).unwrap(), offsets);
+    dwarf::check_constants(&binary).unwrap();
+    assert_eq!(runtime.layout().unwrap().source, LayoutSource::Dwarf);
+
+    build(&executable, "-ldflags=-s -w");
+    let binary = GoBinary::open(&executable).unwrap();
+    let runtime = GoRuntime::of(&binary).unwrap();
+    assert_eq!(dwarf::offsets(&binary).unwrap(), None);
+    let by_version = runtime.layout().unwrap();
+    assert_eq!(
+        (by_version.source, by_version.offsets),
+        (LayoutSource::Table(runtime.version().release()), offsets)
+    );
 }
 
 #[test]

@@ -41,12 +41,17 @@ impl Verdict {
         self.add(name, good, format!("{tally}, at least {:.2} % or all but one", least * 100.0));
     }
 
-    /// Adds a verdict on lengths of time: at most so long at the median and at p99, ns. No lengths are wrong.
+    /// Adds a verdict on lengths of time: at most so long at the median and at p99, ns. No lengths are wrong. Of fewer than
+    /// a thousand, p99 is but the worst few, and the machine's rather than the probe's: then p90 is held against the
+    /// bound.
     pub fn add_spread(&mut self, name: &'static str, spread: &Spread, (p50_ns, p99_ns): (i64, i64)) {
+        let (per_mille, high) = if spread.len() < 1000 { (900, "p90") } else { (990, "p99") };
         self.add(
             name,
-            !spread.is_empty() && spread.quantile_ns(500) <= p50_ns && spread.quantile_ns(990) <= p99_ns,
-            format!("{spread} (p50 ≤ {} µs, p99 ≤ {} µs)", p50_ns / 1000, p99_ns / 1000),
+            !spread.is_empty()
+                && spread.quantile_ns(500) <= p50_ns
+                && spread.quantile_ns(per_mille) <= p99_ns,
+            format!("{spread} (p50 ≤ {} µs, {high} ≤ {} µs)", p50_ns / 1000, p99_ns / 1000),
         );
     }
 

@@ -3,8 +3,9 @@
 //! Builds a small network program with Go toolchains from 1.18 on and reads the offsets of the runtime's structs from its
 //! DWARF (`netpoll-probe/examples/go-layout.rs`, a program of its own so that xtask does not depend on netpoll-probe). Of each
 //! minor version the first and the last patch are built; where they differ, the patches between are bisected until every range
-//! of equal offsets has both ends built. The `go` in PATH (1.21 or newer) fetches the toolchains, about 35 of 70 MB; each is
-//! removed again, and everything stays in `target/go-layout`.
+//! of equal offsets has both ends built. Then it builds with experiments (GOEXPERIMENT), some of which change offsets too, and
+//! lists those that do not. The `go` in PATH (1.21 or newer) fetches the toolchains, about 30 of 70 MB; each is removed again,
+//! and everything stays in `target/go-layout`.
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +20,42 @@ use anyhow::{Context as _, bail, ensure};
 /// The last patch of each minor version. Extend it when Go releases one, and run the command again.
 const LAST_PATCH: &[(u16, u16)] =
     &[(18, 10), (19, 13), (20, 14), (21, 13), (22, 12), (23, 12), (24, 13), (25, 14), (26, 11), (27, 4)];
+
+/// Experiments to look at, with releases that have them. A name with `no` before it turns off what is on by default.
+const EXPERIMENTS: &[(u16, u16, &[&str])] = &[
+    (21, 13, &["boringcrypto", "loopvar", "nocoverageredesign"]),
+    (22, 12, &["boringcrypto", "rangefunc"]),
+    (
+        24,
+        13,
+        &[
+            "boringcrypto",
+            "noaliastypeparams",
+            "nocoverageredesign",
+            "nospinbitmutex",
+            "noswissmap",
+            "synctest",
+        ],
+    ),
+    (25, 14, &["boringcrypto", "greenteagc", "jsonv2", "nodwarf5"]),
+    (
+        26,
+        11,
+        &[
+            "arenas",
+            "boringcrypto",
+            "goroutineleakprofile",
+            "jsonv2",
+            "nodwarf5",
+            "nogreenteagc",
+            "norandomizedheapbase64",
+            "runtimesecret",
+            "simd",
+            "staticlockranking",
+        ],
+    ),
+    (27, 4, &["boringcrypto", "nodwarf5", "nogreenteagc", "nojsonv2"]),
+];
 
 /// Links the netpoller and the scheduler; that is all it is for.
 const PROGRAM: &str = r#"package main
@@ -47,8 +84,19 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for (minor, last_patch) in LAST_PATCH {
         rows.extend(builds.ranges(*minor, 0, *last_patch)?);
     }
+    let mut neutral = BTreeMap::new();
+    for (minor, patch, experiments) in EXPERIMENTS {
+        let plain = builds.offsets(*minor, *patch, "")?;
+        for experiment in *experiments {
+            *neutral.entry(*experiment).or_insert(true) &=
+                builds.offsets(*minor, *patch, experiment)? == plain;
+        }
+    }
+    let neutral: Vec<&str> = neutral.into_iter().filter_map(|(name, equal)| equal.then_some(name)).collect();
+    builds.remove_toolchain()?;
     let table = root.join(TABLE);
-    fs::write(&table, render(&rows)).with_context(|| format!("cannot write {}", table.display()))?;
+    fs::write(&table, render(&rows, &neutral))
+        .with_context(|| format!("cannot write {}", table.display()))?;
     run_command(Command::new("rustfmt").arg("--edition=2024").arg(&table))?;
     Ok(())
 }
@@ -66,7 +114,10 @@ struct Row {
 struct Builds {
     root: PathBuf,
     folder: PathBuf,
-    offsets: BTreeMap<(u16, u16), String>,
+    /// By minor version, patch, and experiment (empty: none).
+    offsets: BTreeMap<(u16, u16, String), String>,
+    /// The version of the toolchain in the folder.
+    fetched: String,
 }
 
 impl Builds {
@@ -76,13 +127,13 @@ impl Builds {
         fs::create_dir_all(&program).with_context(|| format!("cannot make {}", program.display()))?;
         fs::write(program.join("main.go"), PROGRAM)?;
         fs::write(program.join("go.mod"), "module program\n\ngo 1.18\n")?;
-        Ok(Self { root: root.to_owned(), folder, offsets: BTreeMap::new() })
+        Ok(Self { root: root.to_owned(), folder, offsets: BTreeMap::new(), fetched: String::new() })
     }
 
     /// The ranges of equal offsets from one patch to another; the ends of each are built.
     fn ranges(&mut self, minor: u16, first_patch: u16, last_patch: u16) -> anyhow::Result<Vec<Row>> {
-        let first = self.offsets(minor, first_patch)?;
-        let last = self.offsets(minor, last_patch)?;
+        let first = self.offsets(minor, first_patch, "")?;
+        let last = self.offsets(minor, last_patch, "")?;
         if first == last {
             return Ok(vec![Row { minor, first_patch, last_patch, offsets: first }]);
         }
@@ -103,14 +154,17 @@ impl Builds {
         Ok(rows)
     }
 
-    fn offsets(&mut self, minor: u16, patch: u16) -> anyhow::Result<String> {
-        if let Some(offsets) = self.offsets.get(&(minor, patch)) {
+    fn offsets(&mut self, minor: u16, patch: u16, experiment: &str) -> anyhow::Result<String> {
+        let key = (minor, patch, experiment.to_owned());
+        if let Some(offsets) = self.offsets.get(&key) {
             return Ok(offsets.clone());
         }
         // The first release has a patch number since 1.21.
         let version =
             if patch == 0 && minor < 21 { format!("go1.{minor}") } else { format!("go1.{minor}.{patch}") };
-        let binary = self.build(&version).with_context(|| format!("cannot build with {version}"))?;
+        let binary = self
+            .build(&version, experiment)
+            .with_context(|| format!("cannot build with {version} {experiment}"))?;
         let mut example = Command::new(env!("CARGO"));
         example.current_dir(&self.root).args([
             "run",
@@ -121,28 +175,37 @@ impl Builds {
             "go-layout",
         ]);
         let offsets = run_command(example.arg("--").arg(&binary))?;
-        let offsets = offsets
-            .strip_prefix(&format!("{version}\t"))
-            .with_context(|| format!("{} was not built by {version}: {offsets}", binary.display()))?;
-        let offsets = offsets.trim_end().to_owned();
-        ensure!(offsets.starts_with("Offsets {"), "unexpected output of the go-layout example: {offsets}");
-        self.offsets.insert((minor, patch), offsets.clone());
-        Ok(offsets)
+        let (built_by, offsets) = offsets
+            .trim_end()
+            .split_once('\t')
+            .with_context(|| format!("unexpected output of the go-layout example: {offsets}"))?;
+        // `go1.26.8`, or with an experiment `go1.26.8 X:name`, from 1.26 on `go1.26.8-X:name`.
+        let as_asked = match built_by.strip_prefix(&version) {
+            Some("") => experiment.is_empty(),
+            Some(suffix) => suffix.get(1..).and_then(|suffix| suffix.strip_prefix("X:")) == Some(experiment),
+            None => false,
+        };
+        ensure!(as_asked, "{} was built by {built_by}, not {version} {experiment}", binary.display());
+        self.offsets.insert(key, offsets.to_owned());
+        Ok(offsets.to_owned())
     }
 
-    /// Builds the program with a toolchain, unless that was done before, and removes the toolchain.
-    fn build(&self, version: &str) -> anyhow::Result<PathBuf> {
-        let binary = self.folder.join(version);
+    /// Builds the program with a toolchain, unless that was done before. The toolchain stays until the next one is fetched.
+    fn build(&mut self, version: &str, experiment: &str) -> anyhow::Result<PathBuf> {
+        let name = if experiment.is_empty() { version.to_owned() } else { format!("{version}-{experiment}") };
+        let binary = self.folder.join(name);
         if binary.exists() {
             return Ok(binary);
         }
-        let modules = self.folder.join("modules");
-        let cache = self.folder.join("cache");
+        if self.fetched != version {
+            self.remove_toolchain()?;
+            version.clone_into(&mut self.fetched);
+        }
         let mut find = Command::new("go");
         find.args(["env", "GOROOT"])
             .current_dir(self.folder.join("program"))
             .env("GOTOOLCHAIN", version)
-            .env("GOMODCACHE", &modules)
+            .env("GOMODCACHE", self.folder.join("modules"))
             .env("GOFLAGS", "-modcacherw");
         let toolchain = PathBuf::from(run_command(&mut find)?.trim_end());
         // Its own go command, because that of 1.19 does not find its library when another one calls it.
@@ -155,22 +218,26 @@ impl Builds {
             .env("GOROOT", &toolchain)
             .env("GOTOOLCHAIN", "local")
             .env("GOPATH", self.folder.join("path"))
-            .env("GOCACHE", &cache)
+            .env("GOCACHE", self.folder.join("cache"))
             .envs([
                 ("GOFLAGS", ""),
-                ("GOEXPERIMENT", ""),
+                ("GOEXPERIMENT", experiment),
                 ("CGO_ENABLED", "0"),
                 ("GOOS", "linux"),
                 ("GOARCH", "amd64"),
             ]);
         run_command(&mut build)?;
-        for folder in [&modules, &cache] {
-            fs::remove_dir_all(folder).or_else(|error| match error.kind() {
+        Ok(binary)
+    }
+
+    fn remove_toolchain(&self) -> anyhow::Result<()> {
+        for folder in ["modules", "cache"] {
+            fs::remove_dir_all(self.folder.join(folder)).or_else(|error| match error.kind() {
                 std::io::ErrorKind::NotFound => Ok(()),
                 _ => Err(error),
             })?;
         }
-        Ok(binary)
+        Ok(())
     }
 }
 
@@ -183,12 +250,12 @@ fn run_command(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-fn render(rows: &[Row]) -> String {
+fn render(rows: &[Row], neutral: &[&str]) -> String {
     let mut text = String::from(
         "//! Generated by `cargo xtask go-layout`; not edited by hand.
 //!
 //! Offsets from the DWARF of a small program built with Go releases (linux/amd64; arm64 has the same). The first and the last patch of
-//! each range were built and are equal. To regenerate (fetches some 35 toolchains of 70 MB): `cargo xtask go-layout`.
+//! each range were built and are equal. To regenerate (fetches some 30 toolchains of 70 MB): `cargo xtask go-layout`.
 #![forbid(unsafe_code)]
 
 use super::{
@@ -207,7 +274,14 @@ pub(super) const TABLE: &[Row] = &[
             "Row {{ minor: {minor}, first_patch: {first_patch}, last_patch: {last_patch}, offsets: {offsets} }},"
         );
     }
-    text.push_str("];\n");
+    // Writing to a String does not fail.
+    let _ = writeln!(
+        text,
+        "];
+
+/// Experiments (GOEXPERIMENT) with which the offsets are those without.
+pub(super) const NEUTRAL_EXPERIMENTS: &[&str] = &{neutral:?};"
+    );
     text
 }
 
@@ -217,9 +291,11 @@ mod tests {
 
     /// Builds whose offsets are these, by patch.
     fn builds(offsets: &[&str]) -> Builds {
-        let offsets =
-            (0..).zip(offsets).map(|(patch, offsets)| ((1, patch), (*offsets).to_owned())).collect();
-        Builds { root: PathBuf::new(), folder: PathBuf::new(), offsets }
+        let offsets = (0..)
+            .zip(offsets)
+            .map(|(patch, offsets)| ((1, patch, String::new()), (*offsets).to_owned()))
+            .collect();
+        Builds { root: PathBuf::new(), folder: PathBuf::new(), offsets, fetched: String::new() }
     }
 
     fn ranges(offsets: &[&str]) -> Vec<(u16, u16, String)> {

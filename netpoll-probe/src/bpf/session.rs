@@ -16,6 +16,7 @@ use aya::{
     },
 };
 use netpoll_probe_common::{config::Config, counter::Counter, record::FileRecord, slot::PollDescSlot};
+use rustix::io::Errno;
 use thiserror::Error;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
@@ -23,20 +24,19 @@ use super::{
     object,
     plan::{Hook, Plan},
     reader::RingReader,
-    support::chain,
 };
 
 /// What can go wrong between the object and its attached programs.
 #[derive(Debug, Error)]
 pub enum SessionError {
     /// The kernel shows no BTF, or the object does not load.
-    #[error("cannot load the eBPF object: {}", chain(.0))]
+    #[error("cannot load the eBPF object")]
     Load(#[from] EbpfError),
     /// The kernel's BTF cannot be parsed.
-    #[error("cannot read the kernel's BTF: {}", chain(.0))]
+    #[error("cannot read the kernel's BTF")]
     Btf(#[from] aya::BtfError),
     /// A program does not load or attach.
-    #[error("cannot attach {hook}: {}", chain(.source))]
+    #[error("cannot attach {hook}")]
     Attach {
         /// The hook, for people.
         hook: String,
@@ -44,7 +44,7 @@ pub enum SessionError {
         source: ProgramError,
     },
     /// A map is missing or refuses.
-    #[error("cannot use the map {name}: {}", chain(.source))]
+    #[error("cannot use the map {name}")]
     Map {
         /// The map.
         name: &'static str,
@@ -55,8 +55,20 @@ pub enum SessionError {
     #[error("the eBPF object has no {0}")]
     Missing(&'static str),
     /// The list of files could not be read.
-    #[error("cannot list the target's files: {0}")]
+    #[error("cannot list the target's files")]
     Files(#[from] std::io::Error),
+}
+
+impl SessionError {
+    /// The errno that the kernel gave, if one is at the root of it.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        let mut error: &(dyn std::error::Error + 'static) = self;
+        while let Some(source) = error.source() {
+            error = source;
+        }
+        Errno::from_io_error(error.downcast_ref::<std::io::Error>()?)
+    }
 }
 
 /// The program that lists files.

@@ -1,8 +1,8 @@
 //! `netpoll-probe attach`: records a running process, then reports.
 
 use std::{
-    io::{self, Write as _},
-    time::SystemTime,
+    thread,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
@@ -11,20 +11,21 @@ use super::{
     go_target::{self, GoTarget},
     outputs::Outputs,
     recording::{Filter, Recording},
+    tell,
 };
 use crate::{
     bpf::{
         kernel_btf::KernelBtf,
         offsets,
         plan::{self, Hooks, Plan, ReadyHooks},
-        session::{self, Session},
+        session::{self, Session, SessionError},
         support, tracefs,
     },
     cli::attach::{AttachArgs, HooksArg, ReadyArg},
     error::Failure,
     exit::Exit,
     model::profile::{Cost, Metadata, Plan as PlanFacts, PlanClock},
-    target::process::Process,
+    target::{error::Error as TargetError, process::Process},
 };
 
 /// Runs the command.
@@ -49,6 +50,9 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
     if args.verbose > 0 {
         tell_plan(&plan);
     }
+    if args.verbose > 1 {
+        show_log();
+    }
     let mut config = target.config();
     offsets::of_kernel(&btf, &mut config)?;
     drop(btf);
@@ -57,7 +61,8 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
 
     let measuring = if args.stats { Some(session::measure_run_time()?) } else { None };
     let executable = session::executable_of(args.pid);
-    let session = Session::attach(&config, &plan, &executable, args.pid, args.verbose > 1)?;
+    let session = Session::attach(&config, &plan, &executable, args.pid, args.verbose > 1)
+        .map_err(|error| not_attached(error, &target))?;
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -92,9 +97,23 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
     recorded.failure.map_or(finished, Err)
 }
 
-/// One line on stderr. That nobody reads it is no failure.
-pub(super) fn tell(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+/// For a process that ends meanwhile the kernel has many errors, and a pidfd tells a moment after its files in `/proc` went.
+fn not_attached(error: SessionError, target: &GoTarget<'_>) -> Failure {
+    const LOOKS: u32 = 20;
+    const PAUSE: Duration = Duration::from_millis(10);
+    for _ in 0..LOOKS {
+        if target.has_exited() {
+            return TargetError::Exited { pid: target.pid() }.into();
+        }
+        thread::sleep(PAUSE);
+    }
+    error.into()
+}
+
+/// Sends what the eBPF programs log to stderr.
+fn show_log() {
+    // Fails only when a logger is set already, and this is the only place that sets one.
+    let _ = env_logger::Builder::new().filter_level(log::LevelFilter::Debug).try_init();
 }
 
 fn tell_plan(plan: &Plan) {

@@ -1,5 +1,7 @@
 //! Errors of the layers below → failures with a hint and an exit code.
 
+use rustix::io::Errno;
+
 use crate::{
     bpf::{kernel_btf::BtfError, plan::NoPlan, session::SessionError},
     error::Failure,
@@ -19,6 +21,18 @@ fn allowed() -> String {
         AS_ROOT
     }
     .to_owned()
+}
+
+/// The capabilities that attaching needs and this process does not have, by their names.
+fn missing_capabilities() -> Vec<&'static str> {
+    /// `include/uapi/linux/capability.h`
+    const NEEDED: [(&str, u32); 3] = [("CAP_SYS_PTRACE", 19), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
+    let effective = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    });
+    let Some(effective) = effective else { return Vec::new() };
+    NEEDED.iter().filter(|(_, bit)| effective >> bit & 1 == 0).map(|(name, _)| *name).collect()
 }
 
 impl From<TargetError> for Failure {
@@ -97,14 +111,16 @@ impl From<NoPlan> for Failure {
 
 impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Self {
-        let text = error.to_string();
-        let denied = text.contains("os error 1)") || text.contains("os error 13)");
+        let denied = matches!(error.errno(), Some(Errno::PERM | Errno::ACCESS));
+        let missing = missing_capabilities();
         let hint = if !rustix::process::geteuid().is_root() {
-            AS_ROOT
+            AS_ROOT.to_owned()
+        } else if denied && !missing.is_empty() {
+            format!("this root lacks {}: in a container, run it --privileged", missing.join(", "))
         } else if denied {
-            "the kernel refuses eBPF: see /sys/kernel/security/lockdown, and in a container run it --privileged"
+            "the kernel refuses eBPF: cat /sys/kernel/security/lockdown".to_owned()
         } else {
-            "run it again with -v, and report what it says together with uname -r"
+            "run it again with -v, and report what it says together with uname -r".to_owned()
         };
         Self::new(Exit::Kernel, error, hint)
     }

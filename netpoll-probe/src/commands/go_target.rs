@@ -16,7 +16,8 @@ use crate::{
     model::profile::Target,
     snapshot::{
         frames::BinaryFrames,
-        scan::{Goroutine, Source, Wanted},
+        goroutine::Goroutine,
+        scan::{Source, Wanted},
         unwind::FrameWord,
     },
     symbolize::Symbolizer,

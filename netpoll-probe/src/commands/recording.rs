@@ -18,7 +18,7 @@ use tokio::{
 };
 use zerocopy::FromZeros as _;
 
-use super::{attach::tell, go_target::GoTarget, outputs::Outputs};
+use super::{go_target::GoTarget, outputs::Outputs, tell};
 use crate::{
     bpf::{
         reader::AsyncRing,
@@ -30,7 +30,7 @@ use crate::{
     event,
     exit::Exit,
     model::{builder::ProfileBuilder, profile::Target, quality::Quality, wait::Wait},
-    snapshot::scan::{Goroutine, PollMode, StackState},
+    snapshot::goroutine::{Goroutine, PollMode, StackState},
     symbolize::Symbolizer,
 };
 

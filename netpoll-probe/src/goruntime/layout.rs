@@ -6,17 +6,13 @@
 
 use super::{
     epoll_data::EpollData,
-    layout_table::TABLE,
+    layout_table::{NEUTRAL_EXPERIMENTS, TABLE},
     offsets::Offsets,
     version::{GoVersion, Release, Stage},
 };
 
 /// The oldest Go that is supported: its register ABI and pollDesc are those that the probes rely on.
 pub const OLDEST: Release = Release::new(18, 0);
-
-/// Experiments (GOEXPERIMENT) that change no struct that is used here: each was built with Go 1.26.8 and its DWARF compared
-/// (`cargo xtask go-layout` prints the comparison). A table is refused for any other.
-pub const NEUTRAL_EXPERIMENTS: &[&str] = &[];
 
 /// A range of releases with equal offsets. Both ends were built, and every release between them lies between two built ones
 /// that are equal.

@@ -17,6 +17,7 @@
 pub mod allgs;
 pub mod frames;
 pub mod g;
+pub mod goroutine;
 pub mod scan;
 #[cfg(test)]
 mod tests;

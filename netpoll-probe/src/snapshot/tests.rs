@@ -4,7 +4,8 @@ use std::{cell::RefCell, collections::BTreeMap, ops::Range};
 
 use super::{
     allgs::AllgsError,
-    scan::{Counts, Goroutine, PollMode, PollWait, Snapshot, Source, StackState, Wanted},
+    goroutine::{Counts, Goroutine, PollMode, PollWait, Snapshot, StackState},
+    scan::{Source, Wanted},
     unwind::{FrameLayout, FrameTable, FrameWord, WalkEnd},
 };
 use crate::{
