@@ -1,8 +1,9 @@
-//! `cargo xtask bench`: what issue "Speed and size" promises, measured on the command line tool as a user runs it.
+//! `cargo xtask bench`: the speed and size that netpoll-probe promises, measured on the command line tool as a user runs it.
 
 mod large;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -10,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use netpoll_probe_tests::process::{Follow, Process, monotonic_ns};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -105,10 +106,14 @@ impl Bench {
         let rounds = (0..self.rounds)
             .map(|_| under_load(&executable, &program, Duration::from_secs(self.seconds)))
             .collect::<Result<Vec<_>>>()?;
-        let (rates, resident) = rounds.into_iter().unzip();
+        let all = |value: fn(&UnderLoad) -> f64| rounds.iter().map(value).collect::<Vec<f64>>();
+        let target = "under load";
         measurements.extend([
-            Measurement::new("under load", "waits", "1/s", None, rates),
-            Measurement::new("under load", "resident, at most", "MiB", Some(64.0), resident),
+            Measurement::new(target, "waits of the program", "1/s", None, all(|l| l.waits_per_second)),
+            Measurement::new(target, "waits recorded", "1/s", None, all(|l| l.recorded_per_second)),
+            Measurement::new(target, "events lost", "", None, all(|l| l.lost)),
+            Measurement::new(target, "own CPU, of one", "%", None, all(|l| l.cpu_percent)),
+            Measurement::new(target, "resident, at most", "MiB", Some(64.0), all(|l| l.resident_mebibytes)),
         ]);
 
         print(&measurements);
@@ -191,12 +196,7 @@ fn attach(executable: &Path, program: &Path, folder: &Path) -> Result<Attach> {
     probe.signal(Signal::INT)?;
     let finished = probe.finish(PATIENCE)?;
     let detach = interrupted.elapsed();
-    anyhow::ensure!(
-        finished.status.success(),
-        "the probe ended with {}:\n{}",
-        finished.status,
-        finished.stderr
-    );
+    ensure!(finished.status.success(), "the probe ended with {}:\n{}", finished.status, finished.stderr);
 
     let text = fs::read_to_string(&waits).with_context(|| format!("cannot read {}", waits.display()))?;
     let first_ns = text
@@ -217,32 +217,78 @@ fn attach(executable: &Path, program: &Path, folder: &Path) -> Result<Attach> {
     })
 }
 
-/// The rate of waits, 1/s, that the load reached while it was recorded, and the probe's memory at most, MiB.
-fn under_load(executable: &Path, program: &Path, time: Duration) -> Result<(f64, f64)> {
+/// One round under load.
+#[derive(Debug)]
+struct UnderLoad {
+    /// What the program says.
+    waits_per_second: f64,
+    /// What the probe says.
+    recorded_per_second: f64,
+    /// Of all causes.
+    lost: f64,
+    /// The probe's own CPU time in user space.
+    cpu_percent: f64,
+    /// The most memory the probe had.
+    resident_mebibytes: f64,
+}
+
+/// What is read of a summary.
+#[derive(Debug, Deserialize)]
+struct Summary {
+    duration_ns: u64,
+    quality: Quality,
+    cost: Cost,
+}
+
+#[derive(Debug, Deserialize)]
+struct Quality {
+    seen: u64,
+    lost: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Cost {
+    cpu_ns: u64,
+    peak_resident_bytes: u64,
+}
+
+fn under_load(executable: &Path, program: &Path, time: Duration) -> Result<UnderLoad> {
     let load = start_load(program, 54)?;
     let mut probe = Process::spawn(
-        Command::new(executable).args(["attach", "--idle", "--pid", &load.id().to_string()]),
+        Command::new(executable).args([
+            "attach",
+            "--idle",
+            "--format",
+            "json",
+            "--pid",
+            &load.id().to_string(),
+        ]),
         Follow::Stderr,
     )?;
     probe.wait_for_line("recording", PATIENCE)?;
     thread::sleep(time);
+    // Read before the report is made, and so beside what the probe says of itself.
     let resident = resident_peak_kibibytes(probe.id())?;
+    probe.signal(Signal::INT)?;
+    let finished = probe.finish(PATIENCE)?;
+    ensure!(finished.status.success(), "the probe ended with {}:\n{}", finished.status, finished.stderr);
+    let summary: Summary =
+        serde_json::from_str(&finished.stdout).context("the summary is not as expected")?;
     load.signal(Signal::TERM)?;
     let said = load.finish(PATIENCE)?.stdout;
-    let rate = said
+    let waits_per_second = said
         .lines()
         .find_map(|line| line.strip_prefix("waits per second "))
         .context("the load did not say its rate")?
         .parse()?;
-    probe.signal(Signal::INT)?;
-    let finished = probe.finish(PATIENCE)?;
-    anyhow::ensure!(
-        finished.status.success(),
-        "the probe ended with {}:\n{}",
-        finished.status,
-        finished.stderr
-    );
-    Ok((rate, mebibytes(resident)))
+    let seconds = milliseconds(summary.duration_ns) / 1e3;
+    Ok(UnderLoad {
+        waits_per_second,
+        recorded_per_second: number(summary.quality.seen) / seconds,
+        lost: number(summary.quality.lost.values().sum()),
+        cpu_percent: milliseconds(summary.cost.cpu_ns) / 1e3 / seconds * 100.0,
+        resident_mebibytes: mebibytes(resident.max(summary.cost.peak_resident_bytes / 1024)),
+    })
 }
 
 /// Bytes that a process has read by system calls (`rchar`, proc_pid_io(5)).
@@ -263,19 +309,21 @@ fn number_after(path: &str, key: &str) -> Result<u64> {
         .with_context(|| format!("{path} has no {key}"))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
 fn milliseconds(ns: u64) -> f64 {
-    ns as f64 / 1e6
+    number(ns) / 1e6
 }
 
-#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
 fn megabytes(bytes: u64) -> f64 {
-    bytes as f64 / 1e6
+    number(bytes) / 1e6
 }
 
-#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
 fn mebibytes(kibibytes: u64) -> f64 {
-    kibibytes as f64 / 1024.0
+    number(kibibytes) / 1024.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with a digit after the point")]
+fn number(value: u64) -> f64 {
+    value as f64
 }
 
 fn print(measurements: &[Measurement]) {
