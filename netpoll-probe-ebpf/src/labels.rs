@@ -1,10 +1,7 @@
 //! A goroutine's pprof labels: read whole at each wait of a goroutine that has some, because their memory is reused, and
 //! handed over once for each distinct set.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_ktime_get_ns,
-    generated::{bpf_probe_read_kernel, bpf_probe_read_user},
-};
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 use netpoll_probe_common::{
     config::labels::{MAP, SLICE},
     counter::Counter,
@@ -12,7 +9,11 @@ use netpoll_probe_common::{
     record::{Label, LabelsRecord, kind},
 };
 
-use crate::{config::config, emit, maps, read};
+use crate::{
+    config::config,
+    emit, maps, read,
+    scratch::{self, Scratch},
+};
 
 /// `runtime.hmap` of Go 1.18–1.23 (`runtime/map.go`): `B`, the logarithm of the number of buckets, and `buckets`.
 const HMAP_B: u64 = 9;
@@ -38,32 +39,25 @@ pub fn hash(g: u64) -> u64 {
         return 0;
     }
     let Some(scratch) = maps::LABELS_SCRATCH.get_ptr_mut(0) else { return 0 };
-    // SAFETY: the helper has no preconditions.
-    let user = bpf_get_current_pid_tgid() ^ unsafe { bpf_ktime_get_ns() }.rotate_left(32);
+    let user = Scratch::take(scratch);
     // SAFETY: the scratch is this CPU's, and the program stays on its CPU; who preempts it is noticed below.
     let words = unsafe {
-        (&raw mut (*scratch).user).write_volatile(user);
-        let words = (&raw mut (*scratch).labels).cast::<u64>();
+        let words = (&raw mut (*scratch).value).cast::<u64>();
         for i in 0..WORDS {
             words.add(i).write_volatile(0);
         }
         words
     };
     // SAFETY: a value of a map that lives as long as the program.
-    if fill(unsafe { &mut (*scratch).labels }, labels).is_none() {
+    if fill(unsafe { &mut (*scratch).value }, labels).is_none() {
         emit::count(Counter::ReadLabels);
         return 0;
     }
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    for i in 0..WORDS {
-        // SAFETY: as above.
-        hash = (hash ^ unsafe { words.add(i).read() }).wrapping_mul(0x0000_0100_0000_01b3);
-        hash ^= hash >> 29;
-    }
-    let hash = hash | 1;
+    // SAFETY: `words` are the scratch's value.
+    let hash = unsafe { scratch::hash::<WORDS>(words, WORDS) };
     // SAFETY: a lookup of a value that nobody reads.
     if unsafe { maps::LABELS_SEEN.get(&hash) }.is_some() {
-        return if still_mine(scratch, user) { hash } else { 0 };
+        return if is_whole(scratch, user) { hash } else { 0 };
     }
     let Some(mut entry) = maps::RING.reserve::<LabelsRecord>(0) else {
         emit::count(Counter::RingFullLabels);
@@ -77,10 +71,10 @@ pub fn hash(g: u64) -> u64 {
         bpf_probe_read_kernel(
             (&raw mut (*record).labels).cast(),
             size_of::<[Label; LABELS]>() as u32,
-            (&raw const (*scratch).labels).cast(),
+            (&raw const (*scratch).value).cast(),
         );
     }
-    if !still_mine(scratch, user) {
+    if !is_whole(scratch, user) {
         entry.discard(0);
         return 0;
     }
@@ -90,13 +84,12 @@ pub fn hash(g: u64) -> u64 {
 }
 
 #[inline(always)]
-fn still_mine(scratch: *mut maps::LabelsScratch, user: u64) -> bool {
-    // SAFETY: a value of a map that lives as long as the program.
-    let mine = unsafe { (&raw const (*scratch).user).read_volatile() } == user;
-    if !mine {
+fn is_whole(scratch: *mut Scratch<[Label; LABELS]>, user: scratch::User) -> bool {
+    let whole = Scratch::is_still_of(scratch, user);
+    if !whole {
         emit::count(Counter::ReadLabels);
     }
-    mine
+    whole
 }
 
 /// Reads all labels; `None` when there are more than are kept, or they cannot be read.

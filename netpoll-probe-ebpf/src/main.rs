@@ -22,6 +22,7 @@ mod poll;
 mod read;
 mod ready;
 mod regs;
+mod scratch;
 mod stack;
 mod wait;
 

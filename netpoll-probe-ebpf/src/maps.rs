@@ -15,6 +15,8 @@ use netpoll_probe_common::{
     slot::{PollDescSlot, ThreadSlot},
 };
 
+use crate::scratch::Scratch;
+
 /// Records for user space. When it is full a record is lost and counted.
 #[map]
 pub static RING: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
@@ -38,16 +40,7 @@ pub static LABELS_SEEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(LABE
 
 /// Labels while they are read and hashed.
 #[map]
-pub static LABELS_SCRATCH: PerCpuArray<LabelsScratch> = PerCpuArray::with_max_entries(1, 0);
-
-/// See [`StackScratch`].
-#[repr(C)]
-pub struct LabelsScratch {
-    /// Who uses it.
-    pub user: u64,
-    /// The labels.
-    pub labels: [Label; LABELS],
-}
+pub static LABELS_SCRATCH: PerCpuArray<Scratch<[Label; LABELS]>> = PerCpuArray::with_max_entries(1, 0);
 
 /// Inodes of unix sockets whose names user space has.
 #[map]
@@ -74,16 +67,6 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::A
 pub static POLL_EVENTS_SCRATCH: PerCpuArray<[u32; POLL_SCRATCH_BYTES / 4]> =
     PerCpuArray::with_max_entries(1, 0);
 
-/// A stack while it is walked and hashed.
+/// A stack while it is walked and hashed: leaf first.
 #[map]
-pub static STACK_SCRATCH: PerCpuArray<StackScratch> = PerCpuArray::with_max_entries(1, 0);
-
-/// A uprobe's program can be preempted by another's on the same CPU, which then takes the same scratch. Each writes
-/// its name first and looks whether it still stands there when it is done.
-#[repr(C)]
-pub struct StackScratch {
-    /// Who uses it.
-    pub user: u64,
-    /// Leaf first.
-    pub pcs: [u64; STACK_FRAMES],
-}
+pub static STACK_SCRATCH: PerCpuArray<Scratch<[u64; STACK_FRAMES]>> = PerCpuArray::with_max_entries(1, 0);

@@ -23,6 +23,9 @@ use crate::{config::config, emit, file, maps, read, regs};
 pub const READ_EVENTS: u32 = 0x2019;
 pub const WRITE_EVENTS: u32 = 0x1c;
 
+/// `epoll_pwait` takes milliseconds.
+const NS_PER_MS: u64 = 1_000_000;
+
 /// `field:long ret` of the tracepoint `sys_exit_epoll_pwait`; the same for every `sys_exit_*`.
 const RET: usize = 16;
 
@@ -62,7 +65,7 @@ pub fn exit(ctx: &TracePointContext) {
     let thread = leave();
     let mut poll = Poll {
         now_ns,
-        waking_ns: if count == 1 { thread.waking_ns } else { 0 },
+        waking_ns: if count == 1 && !timed_out(&thread, &call) { thread.waking_ns } else { 0 },
         ready_after_ns: 0,
         poller: 0,
         epfd: call.argument_0,
@@ -116,6 +119,14 @@ fn leave() -> ThreadSlot {
         (*slot).poll_entry_ns = 0;
         was
     }
+}
+
+/// Whether the thread's last waking was, or may have been, its own timeout: then what it collected came at some time
+/// on its way, or earlier, and not at the waking.
+#[inline(always)]
+fn timed_out(thread: &ThreadSlot, call: &regs::Syscall) -> bool {
+    let timeout_ms = call.argument_3 as i32;
+    timeout_ms >= 0 && thread.waking_ns >= thread.poll_entry_ns + timeout_ms as u64 * NS_PER_MS
 }
 
 /// Who polls: with a timeout an M that may sleep; without, one that holds a P, or `sysmon`, which holds none.

@@ -131,7 +131,7 @@ mod tests {
             "pid": 1, "goid": goid, "tid": 2, "fd": 5, "mode": "read", "outcome": "ready", "spurious": false,
             "started_before": false, "start_ns": start_ns, "kernel_ready_ns": null, "kernel_ready_source": "none",
             "poll_ns": end_ns - 100, "end_ns": end_ns, "peer_ns": null, "pickup_ns": null, "queue_ns": 100, "unknown_ns": 0,
-            "poller": "blocking", "idle": false, "kind": "tcp", "role": "read", "local": null, "remote": null,
+            "poller": "blocking", "idle": false, "idle_ns": 0, "kind": "tcp", "role": "read", "local": null, "remote": null,
             "stack": [], "labels": {},
         }))
         .unwrap()

@@ -46,8 +46,7 @@ pub struct Bounds {
     /// time and made one system call, so a preemption between loses one.
     pub spurious: f64,
     /// Share of estimated kernel-ready clocks that must not lie before the peer acted. An estimate may be wrong: a poller that
-    /// its own timeout woke finds an event that came while it was on its way. On a busy machine with two CPUs 2 to 10 % of
-    /// some 50 estimates were early.
+    /// was woken for one event, which another thread collected, may find a later one on its way back to sleep.
     pub estimates: f64,
     /// Share of deadlines that fired and were moved that must have two records. Not 99.9 %: when the woken reader runs so
     /// late that the reply is there too, it never waits a second time.
@@ -68,7 +67,7 @@ impl Default for Bounds {
             call_p99_ns: 5_000_000,
             kernel_ready_p50_ns: 100_000,
             spurious: 0.9,
-            estimates: 0.80,
+            estimates: 0.95,
             rearmed: 0.99,
             losses_allowed: false,
         }

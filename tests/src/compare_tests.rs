@@ -29,7 +29,7 @@ fn record(changes: &serde_json::Value) -> Record {
         "started_before": false, "start_ns": 2_000_004_000_u64, "kernel_ready_ns": 2_002_960_000_u64,
         "kernel_ready_source": "data_ready", "poll_ns": 2_002_980_000_u64, "end_ns": 2_002_998_000_u64,
         "peer_ns": 2_956_000, "pickup_ns": 20_000, "queue_ns": 18_000, "unknown_ns": 0, "poller": "blocking",
-        "idle": false, "kind": "tcp", "role": "read", "local": "127.0.0.1:1000", "remote": "127.0.0.1:2000",
+        "idle": false, "idle_ns": 0, "kind": "tcp", "role": "read", "local": "127.0.0.1:1000", "remote": "127.0.0.1:2000",
         "stack": [
             {"func": "internal/poll.runtime_pollWait", "file": "", "line": 0},
             {"func": "internal/poll.(*FD).Read", "file": "", "line": 0},

@@ -85,6 +85,7 @@ pub struct Record {
     pub unknown_ns: u64,
     pub poller: Poller,
     pub idle: bool,
+    pub idle_ns: u64,
     pub kind: String,
     pub role: String,
     pub local: Option<String>,

@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 
-use crate::{probe, vm, workspace};
+use crate::{debian, probe, vm, workspace};
+
+/// Debian packages of servers that `tests/third_party.rs` records.
+const THIRD_PARTY_SERVERS: &[&str] = &["caddy", "nats-server"];
 
 /// Install what the tests need, and run them all.
 ///
@@ -47,6 +50,7 @@ impl Test {
             let count = match part {
                 Part::Unit => cargo_test(&["--workspace", "--exclude", "netpoll-probe-tests"], None)?,
                 Part::Live => {
+                    debian::install(THIRD_PARTY_SERVERS)?;
                     let probe = probe::build_release()?;
                     cargo_test(&["--package", "netpoll-probe-tests"], Some(&probe))?
                 }

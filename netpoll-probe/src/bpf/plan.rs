@@ -37,8 +37,6 @@ pub struct Site {
     pub file_offset: u64,
     /// The instruction, for people.
     pub instruction: String,
-    /// The kernel emulates it, instead of single-stepping it.
-    pub emulated: bool,
 }
 
 /// What is known of the target, as far as hooks are concerned. A refused site is a reason.
@@ -317,10 +315,7 @@ impl Clock {
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Uprobe { site, .. } => {
-                let stepped = if site.emulated { "" } else { ", single-stepped" };
-                write!(f, "uprobe {} ({}{stepped})", site.name, site.instruction)
-            }
+            Self::Uprobe { site, .. } => write!(f, "uprobe {} ({})", site.name, site.instruction),
             Self::Syscall { tracepoint, .. } => write!(f, "tracepoint syscalls:{tracepoint}"),
             Self::Tracepoint { tracepoint, .. } => write!(f, "tracepoint {tracepoint}"),
             Self::Fentry { function, .. } => write!(f, "fentry {function}"),
@@ -334,7 +329,7 @@ mod tests {
     use super::*;
 
     fn site(name: &str) -> Site {
-        Site { name: name.into(), file_offset: 1, instruction: "push rbp".into(), emulated: true }
+        Site { name: name.into(), file_offset: 1, instruction: "push rbp".into() }
     }
 
     fn target() -> TargetFacts {

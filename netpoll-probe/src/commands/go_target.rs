@@ -73,7 +73,6 @@ impl<'b> GoTarget<'b> {
             name: format!("{}+{}", site.function, site.offset),
             file_offset: site.file_offset,
             instruction: site.text.clone(),
-            emulated: true,
         };
         let optional = |find: fn(&GoRuntime<'b>) -> Result<sites::Site, RuntimeError>| {
             if !runtime_hooks {

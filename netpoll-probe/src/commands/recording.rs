@@ -206,7 +206,9 @@ impl<'b> Recording<'b> {
 
     /// A wait with its stack: classified, filtered, added, written.
     fn add(&mut self, mut wait: Wait, sent: Sent) {
-        if let Some(stack) = wait.stack.and_then(|id| self.builder.stacks().get(id)) {
+        let stack = wait.stack.and_then(|id| self.builder.stacks().get(id));
+        self.correlator.count_stack(stack.map(AsRef::as_ref));
+        if let Some(stack) = stack {
             wait.role = classify::role(&wait, stack);
             wait.idle = classify::idle(&wait, stack, &self.filter.idle_functions);
             classify::split_idle(&mut wait, sent, stack);

@@ -26,6 +26,7 @@ use crate::{
     event::Event,
     model::{
         quality::Quality,
+        stack::Stack,
         wait::{Mode, Outcome, Poller, Role, Wait},
     },
 };
@@ -193,6 +194,14 @@ impl Correlator {
         quality
     }
 
+    /// Counts how far the stack of a wait that was handed out is known.
+    pub fn count_stack(&mut self, stack: Option<&Stack>) {
+        match stack {
+            None => self.quality.stack_unknown += 1,
+            Some(stack) => self.quality.stack_truncated += u64::from(stack.truncated),
+        }
+    }
+
     /// Counts a record that could not be decoded.
     pub fn undecodable(&mut self) {
         *self.quality.lost.entry("undecodable".to_owned()).or_default() += 1;
@@ -236,9 +245,6 @@ impl Correlator {
         self.last
             .insert((record.pd, record.goid, mode), (self.first + self.held.len() as u64, record.end_ns));
         let pcs = self.stacks.get(&record.stack_hash).cloned();
-        if pcs.is_none() {
-            self.quality.stack_unknown += 1;
-        }
         let sent = Sent {
             before: record.flags & flag::SENT_BEFORE != 0,
             last_ns: (record.sent_ns != 0).then_some(record.sent_ns),

@@ -193,7 +193,18 @@ fn stacks_are_named_by_their_hash() {
     let stacks: Vec<_> = correlator.take_all().map(|c| c.pcs).collect();
     assert_eq!(stacks[0].as_deref(), Some(&[0x10, 0x20][..]));
     assert_eq!(stacks[1], None);
-    assert_eq!(correlator.quality(&[]).stack_unknown, 1);
+}
+
+#[test]
+fn stacks_that_are_not_known_or_cut_short_are_counted() {
+    let mut correlator = Correlator::new(1);
+    let whole = Stack { frames: Vec::new(), truncated: false };
+    let cut_short = Stack { truncated: true, ..whole.clone() };
+    for stack in [Some(&whole), Some(&cut_short), Some(&cut_short), None] {
+        correlator.count_stack(stack);
+    }
+    let quality = correlator.quality(&[]);
+    assert_eq!((quality.stack_unknown, quality.stack_truncated), (1, 2));
 }
 
 #[test]

@@ -1,7 +1,10 @@
-// Command load waits in the network poller at a chosen rate: one wait for each byte that a reader gets.
+// Command load waits in the network poller at a chosen rate, and counts its waits.
 //
 // Its readers and its writer are the two ends of TCP connections over loopback. Each tick the writer sends one byte to
-// each reader, which takes it and parks again.
+// each reader, which takes what has come and waits again. A read that says EAGAIN is a wait: there are fewer of them than
+// bytes when a reader is late and takes two bytes at once.
+//
+// SIGUSR1 prints how many waits there were so far, and when; SIGTERM ends it.
 package main
 
 import (
@@ -27,7 +30,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	var received atomic.Int64
+	var waits atomic.Int64
 	var connections []net.Conn
 	for range make([]struct{}, *readers) {
 		near, err := net.Dial("tcp", listener.Addr().String())
@@ -39,7 +42,7 @@ func main() {
 			log.Fatal(err)
 		}
 		connections = append(connections, near)
-		go read(far, &received)
+		go read(far, &waits)
 	}
 	go func() {
 		for range time.Tick(*tick) {
@@ -50,23 +53,34 @@ func main() {
 			}
 		}
 	}()
-	// The benchmark reads this line, and after SIGTERM the next.
-	fmt.Printf("ready %d functions %d\n", os.Getpid(), len(bulk))
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGTERM)
 	start := time.Now()
-	end := make(chan os.Signal, 1)
-	signal.Notify(end, syscall.SIGTERM)
-	<-end
-	fmt.Printf("waits per second %.0f\n", float64(received.Load())/time.Since(start).Seconds())
+	// The benchmark reads this line, and for each SIGUSR1 the next.
+	fmt.Printf("ready %d functions %d\n", os.Getpid(), len(bulk))
+	for <-signals != syscall.SIGTERM {
+		fmt.Printf("waits %d after %d ns\n", waits.Load(), time.Since(start).Nanoseconds())
+	}
 }
 
-// read counts the bytes that come, one at a time.
-func read(connection net.Conn, received *atomic.Int64) {
-	buffer := make([]byte, 1)
-	for {
-		n, err := connection.Read(buffer)
-		if err != nil {
-			log.Fatal(err)
-		}
-		received.Add(int64(n))
+// read takes what comes, and counts how often it waits.
+func read(connection net.Conn, waits *atomic.Int64) {
+	raw, err := connection.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		log.Fatal(err)
 	}
+	buffer := make([]byte, 64)
+	err = raw.Read(func(fd uintptr) bool {
+		for {
+			n, err := syscall.Read(int(fd), buffer)
+			switch {
+			case err == syscall.EAGAIN:
+				waits.Add(1)
+				return false
+			case err != nil || n == 0:
+				log.Fatal("read: ", n, err)
+			}
+		}
+	})
+	log.Fatal(err)
 }

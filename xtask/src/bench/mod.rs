@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use netpoll_probe_tests::process::{Follow, Process, monotonic_ns};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ use crate::{golang, probe, workspace};
 
 /// How long a command may take before the benchmark gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Readers of the load program, each of which waits a thousand times a second.
+const LOAD_READERS: u32 = 54;
 /// How long the load runs before the probe attaches: Go's start is over.
 const SETTLE: Duration = Duration::from_millis(300);
 
@@ -111,6 +113,13 @@ impl Bench {
         measurements.extend([
             Measurement::new(target, "waits of the program", "1/s", None, all(|l| l.waits_per_second)),
             Measurement::new(target, "waits recorded", "1/s", None, all(|l| l.recorded_per_second)),
+            Measurement::new(
+                target,
+                "waits recorded, of the program's",
+                "%",
+                None,
+                all(|l| l.recorded_percent),
+            ),
             Measurement::new(target, "events lost", "", None, all(|l| l.lost)),
             Measurement::new(target, "own CPU, of one", "%", None, all(|l| l.cpu_percent)),
             Measurement::new(target, "resident, at most", "MiB", Some(64.0), all(|l| l.resident_mebibytes)),
@@ -220,10 +229,12 @@ fn attach(executable: &Path, program: &Path, folder: &Path) -> Result<Attach> {
 /// One round under load.
 #[derive(Debug)]
 struct UnderLoad {
-    /// What the program says.
+    /// What the program says of the time between two moments of the recording.
     waits_per_second: f64,
-    /// What the probe says.
+    /// What the probe says of the whole recording.
     recorded_per_second: f64,
+    /// The second of the first.
+    recorded_percent: f64,
     /// Of all causes.
     lost: f64,
     /// The probe's own CPU time in user space.
@@ -253,7 +264,7 @@ struct Cost {
 }
 
 fn under_load(executable: &Path, program: &Path, time: Duration) -> Result<UnderLoad> {
-    let load = start_load(program, 54)?;
+    let mut load = start_load(program, LOAD_READERS)?;
     let mut probe = Process::spawn(
         Command::new(executable).args([
             "attach",
@@ -266,7 +277,9 @@ fn under_load(executable: &Path, program: &Path, time: Duration) -> Result<Under
         Follow::Stderr,
     )?;
     probe.wait_for_line("recording", PATIENCE)?;
+    let before = waits_so_far(&mut load)?;
     thread::sleep(time);
+    let after = waits_so_far(&mut load)?;
     // Read before the report is made, and so beside what the probe says of itself.
     let resident = resident_peak_kibibytes(probe.id())?;
     probe.signal(Signal::INT)?;
@@ -275,20 +288,39 @@ fn under_load(executable: &Path, program: &Path, time: Duration) -> Result<Under
     let summary: Summary =
         serde_json::from_str(&finished.stdout).context("the summary is not as expected")?;
     load.signal(Signal::TERM)?;
-    let said = load.finish(PATIENCE)?.stdout;
-    let waits_per_second = said
-        .lines()
-        .find_map(|line| line.strip_prefix("waits per second "))
-        .context("the load did not say its rate")?
-        .parse()?;
+    load.finish(PATIENCE)?;
     let seconds = milliseconds(summary.duration_ns) / 1e3;
+    let program_seconds = milliseconds(after.ns.saturating_sub(before.ns)) / 1e3;
+    let waits_per_second = number(after.waits.saturating_sub(before.waits)) / program_seconds;
+    let recorded_per_second = number(summary.quality.seen) / seconds;
     Ok(UnderLoad {
         waits_per_second,
-        recorded_per_second: number(summary.quality.seen) / seconds,
+        recorded_per_second,
+        recorded_percent: recorded_per_second / waits_per_second * 100.0,
         lost: number(summary.quality.lost.values().sum()),
         cpu_percent: milliseconds(summary.cost.cpu_ns) / 1e3 / seconds * 100.0,
         resident_mebibytes: mebibytes(resident.max(summary.cost.peak_resident_bytes / 1024)),
     })
+}
+
+/// What the load program says of itself.
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    /// How often its readers waited so far.
+    waits: u64,
+    /// Since its start.
+    ns: u64,
+}
+
+/// Asks the load program how often it has waited.
+fn waits_so_far(load: &mut Process) -> Result<Waits> {
+    load.signal(Signal::USR1)?;
+    let line = load.wait_for_line("waits", PATIENCE)?;
+    let mut numbers = line.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(waits), Some(ns)) => Ok(Waits { waits, ns }),
+        _ => bail!("the load program says {line:?}"),
+    }
 }
 
 /// Bytes that a process has read by system calls (`rchar`, proc_pid_io(5)).

@@ -1,0 +1,58 @@
+//! Per-CPU memory for what is too large for the stack, between its reading and its handing over.
+//!
+//! A uprobe's program can be preempted by another's on the same CPU, which then takes the same scratch. Each writes its
+//! name first, and looks whether it still stands there when it is done.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+
+/// A value that belongs to who used it last.
+#[repr(C)]
+pub struct Scratch<T> {
+    user: u64,
+    /// What is read, hashed and handed over.
+    pub value: T,
+}
+
+/// The name of one use of a scratch.
+#[derive(Clone, Copy)]
+pub struct User(u64);
+
+impl<T> Scratch<T> {
+    /// Takes a scratch. `scratch` is a value of a per-CPU map.
+    #[inline(always)]
+    pub fn take(scratch: *mut Self) -> User {
+        // SAFETY: the helper has no preconditions. The time makes the name unique among the users of this CPU's scratch.
+        let user = bpf_get_current_pid_tgid() ^ unsafe { bpf_ktime_get_ns() }.rotate_left(32);
+        // SAFETY: a value of a map that lives as long as the program.
+        unsafe { (&raw mut (*scratch).user).write_volatile(user) };
+        User(user)
+    }
+
+    /// Whether nobody else took it since, so that what stands in it is whole.
+    #[inline(always)]
+    pub fn is_still_of(scratch: *mut Self, user: User) -> bool {
+        // SAFETY: as above.
+        unsafe { (&raw const (*scratch).user).read_volatile() == user.0 }
+    }
+}
+
+/// FNV-1a by words, of the first `count` of `WORDS`: what is hashed here has few distinct values in one program, and 64
+/// bits keep them apart. Never 0, which stands for none.
+///
+/// # Safety
+/// `words` are `WORDS` words of a map's value.
+#[inline(always)]
+pub unsafe fn hash<const WORDS: usize>(words: *const u64, count: usize) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut i = 0;
+    while i < WORDS {
+        if i >= count {
+            break;
+        }
+        // SAFETY: i is less than WORDS.
+        hash = (hash ^ unsafe { words.add(i).read() }).wrapping_mul(0x0000_0100_0000_01b3);
+        hash ^= hash >> 29;
+        i += 1;
+    }
+    hash | 1
+}
