@@ -152,6 +152,9 @@ pub fn last_sent_ns(facts: &FileFacts, now_ns: u64) -> u64 {
     sent.map_or(now_ns, |sent| now_ns.saturating_sub(u64::from(now.wrapping_sub(sent)) * config!(tick_ns)))
 }
 
+/// What is not written of a path.
+static NO_PATH: [u8; UNIX_PATH_ROOM] = [0; UNIX_PATH_ROOM];
+
 /// Hands a unix socket's names over, once.
 #[inline(always)]
 fn unix_names(sk: u64, inode: u64) {
@@ -168,8 +171,10 @@ fn unix_names(sk: u64, inode: u64) {
     unsafe {
         (*record).header = emit::header::<UnixNameRecord>(kind::UNIX_NAME);
         (*record).inode = inode;
-        (*record).local = [0; UNIX_PATH_ROOM];
-        (*record).remote = [0; UNIX_PATH_ROOM];
+        // By the helper: the compiler would write byte by byte, and the verifier would follow each of them.
+        for path in [(&raw mut (*record).local), (&raw mut (*record).remote)] {
+            bpf_probe_read_kernel(path.cast(), UNIX_PATH_ROOM as u32, (&raw const NO_PATH).cast());
+        }
         (*record).local_length = unix_name(sk, &raw mut (*record).local);
         let peer: u64 = read::kernel(sk + config!(unix_peer)).unwrap_or(0);
         (*record).remote_length = if peer == 0 { 0 } else { unix_name(peer, &raw mut (*record).remote) };

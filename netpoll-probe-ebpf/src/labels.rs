@@ -1,7 +1,9 @@
 //! A goroutine's pprof labels: read whole at each wait of a goroutine that has some, because their memory is reused, and
 //! handed over once for each distinct set.
 
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user};
 use netpoll_probe_common::{
     config::labels::{MAP, SLICE},
     counter::Counter,
@@ -29,7 +31,20 @@ const PAIR_BYTES: u64 = 32;
 /// A Go string: where it is and how long.
 type Text = [u64; 2];
 
-const WORDS: usize = size_of::<[Label; LABELS]>() / 8;
+/// What is not written of the scratch.
+static NO_LABELS: [Label; LABELS] = [NO_LABEL; LABELS];
+const NO_LABEL: Label =
+    Label { key_length: 0, value_length: 0, key: [0; LABEL_KEY_BYTES], value: [0; LABEL_VALUE_BYTES] };
+
+/// The way through a goroutine's labels.
+struct Walk {
+    /// The first pair of a slice, or the bucket of a map.
+    at: u64,
+    /// Of what was read so far.
+    hash: u64,
+    /// 1: something could not be read.
+    failed: u64,
+}
 
 /// Hands the goroutine's labels over if they are new, and returns their hash; 0: it has none, or they are not known.
 #[inline(always)]
@@ -40,21 +55,10 @@ pub fn hash(g: u64) -> u64 {
     }
     let Some(scratch) = maps::LABELS_SCRATCH.get_ptr_mut(0) else { return 0 };
     let user = Scratch::take(scratch);
-    // SAFETY: the scratch is this CPU's, and the program stays on its CPU; who preempts it is noticed below.
-    let words = unsafe {
-        let words = (&raw mut (*scratch).value).cast::<u64>();
-        for i in 0..WORDS {
-            words.add(i).write_volatile(0);
-        }
-        words
-    };
-    // SAFETY: a value of a map that lives as long as the program.
-    if fill(unsafe { &mut (*scratch).value }, labels).is_none() {
+    let Some(hash) = read_all(scratch, labels) else {
         emit::count(Counter::ReadLabels);
         return 0;
-    }
-    // SAFETY: `words` are the scratch's value.
-    let hash = unsafe { scratch::hash::<WORDS>(words, WORDS) };
+    };
     // SAFETY: a lookup of a value that nobody reads.
     if unsafe { maps::LABELS_SEEN.get(&hash) }.is_some() {
         return if is_whole(scratch, user) { hash } else { 0 };
@@ -92,66 +96,99 @@ fn is_whole(scratch: *mut Scratch<[Label; LABELS]>, user: scratch::User) -> bool
     whole
 }
 
-/// Reads all labels; `None` when there are more than are kept, or they cannot be read.
+/// Reads all labels into the scratch and returns their hash; `None` when there are more than are kept, or they cannot be
+/// read. One label a call, because the verifier would follow a loop through all combinations of their lengths.
 #[inline(always)]
-fn fill(into: &mut [Label; LABELS], labels: u64) -> Option<()> {
-    match config!(labels) as u32 {
-        SLICE => fill_from_slice(into, labels),
-        MAP => fill_from_map(into, labels),
-        _ => None,
+fn read_all(scratch: *mut Scratch<[Label; LABELS]>, labels: u64) -> Option<u64> {
+    // SAFETY: both are of this size.
+    unsafe {
+        bpf_probe_read_kernel(
+            (&raw mut (*scratch).value).cast(),
+            size_of::<[Label; LABELS]>() as u32,
+            (&raw const NO_LABELS).cast(),
+        );
     }
-}
-
-#[inline(always)]
-fn fill_from_slice(into: &mut [Label; LABELS], labels: u64) -> Option<()> {
-    let [pairs, count]: [u64; 2] = read::user(labels)?;
+    let (at, count) = match config!(labels) as u32 {
+        SLICE => {
+            let [pairs, count]: [u64; 2] = read::user(labels)?;
+            (pairs, count)
+        }
+        MAP => only_bucket(read::user(labels)?)?,
+        _ => return None,
+    };
     if count > LABELS as u64 {
         return None;
     }
-    for (i, label) in into.iter_mut().enumerate() {
-        if i as u64 >= count {
-            break;
-        }
-        let pair = pairs + i as u64 * PAIR_BYTES;
-        copy(label, read::user(pair)?, read::user(pair + 16)?)?;
+    let mut walk = Walk { at, hash: scratch::FNV_BASIS, failed: 0 };
+    // SAFETY: the callback has the signature that the helper wants, and gets a context that outlives the loop.
+    unsafe {
+        bpf_loop(count as u32, each_label as *mut c_void, (&raw mut walk).cast(), 0);
     }
-    Some(())
+    (walk.failed == 0).then_some(walk.hash | 1)
 }
 
+/// The bucket of a map that has one only, and the number of its slots; of a map that is nil, none.
 #[inline(always)]
-fn fill_from_map(into: &mut [Label; LABELS], labels: u64) -> Option<()> {
-    let map: u64 = read::user(labels)?;
+fn only_bucket(map: u64) -> Option<(u64, u64)> {
     if map == 0 {
-        return Some(());
+        return Some((0, 0));
     }
     if read::user::<u8>(map + HMAP_B)? != 0 {
         return None;
     }
-    let bucket: u64 = read::user(map + HMAP_BUCKETS)?;
-    let top_hashes: [u8; 8] = read::user(bucket)?;
-    for (i, label) in into.iter_mut().enumerate() {
-        if top_hashes[i & 7] < MIN_TOP_HASH {
-            continue;
+    Some((read::user(map + HMAP_BUCKETS)?, LABELS as u64))
+}
+
+/// One label: a callback of `bpf_loop`.
+unsafe extern "C" fn each_label(index: u64, walk: *mut c_void) -> i64 {
+    // SAFETY: `read_all` passes a Walk.
+    let walk = unsafe { &mut *walk.cast::<Walk>() };
+    // The mask changes nothing; it shows the verifier a bound.
+    let index = index & (LABELS as u64 - 1);
+    if read_one(walk, index).is_none() {
+        walk.failed = 1;
+        return 1;
+    }
+    0
+}
+
+#[inline(always)]
+fn read_one(walk: &mut Walk, index: u64) -> Option<()> {
+    let scratch = maps::LABELS_SCRATCH.get_ptr_mut(0)?;
+    let (key_at, value_at) = match config!(labels) as u32 {
+        SLICE => {
+            let pair = walk.at + index * PAIR_BYTES;
+            (pair, pair + size_of::<Text>() as u64)
         }
-        let at = bucket + i as u64 * 16;
-        copy(label, read::user(at + BUCKET_KEYS)?, read::user(at + BUCKET_VALUES)?)?;
+        _ => {
+            if read::user::<u8>(walk.at + index)? < MIN_TOP_HASH {
+                return Some(());
+            }
+            let slot = walk.at + index * size_of::<Text>() as u64;
+            (slot + BUCKET_KEYS, slot + BUCKET_VALUES)
+        }
+    };
+    // SAFETY: index is less than LABELS.
+    let label = unsafe { (&raw mut (*scratch).value).cast::<Label>().add(index as usize) };
+    // SAFETY: a label of a map's value.
+    unsafe {
+        (*label).key_length = text::<LABEL_KEY_BYTES>(&raw mut (*label).key, read::user(key_at)?)?;
+        (*label).value_length = text::<LABEL_VALUE_BYTES>(&raw mut (*label).value, read::user(value_at)?)?;
+    }
+    const WORDS: usize = size_of::<Label>() / 8;
+    for word in 0..WORDS {
+        // SAFETY: as above.
+        walk.hash = scratch::fnv(walk.hash, unsafe { label.cast::<u64>().add(word).read() });
     }
     Some(())
 }
 
-/// Copies the beginnings of a key and a value.
+/// Copies the beginning of a text, and returns how much.
 #[inline(always)]
-fn copy(label: &mut Label, key: Text, value: Text) -> Option<()> {
-    label.key_length = text::<LABEL_KEY_BYTES>(&mut label.key, key)?;
-    label.value_length = text::<LABEL_VALUE_BYTES>(&mut label.value, value)?;
-    Some(())
-}
-
-#[inline(always)]
-fn text<const BYTES: usize>(into: &mut [u8; BYTES], [address, length]: Text) -> Option<u32> {
+fn text<const BYTES: usize>(into: *mut [u8; BYTES], [address, length]: Text) -> Option<u32> {
     // One less than there is room for, so that the mask shows the verifier a bound.
     let kept = if length >= BYTES as u64 { BYTES as u32 - 1 } else { length as u32 } & (BYTES as u32 - 1);
     // SAFETY: `kept` is less than the size of `into`.
-    let failed = unsafe { bpf_probe_read_user(into.as_mut_ptr().cast(), kept, address as *const _) };
+    let failed = unsafe { bpf_probe_read_user(into.cast(), kept, address as *const _) };
     (failed == 0).then_some(kept)
 }

@@ -36,23 +36,12 @@ impl<T> Scratch<T> {
     }
 }
 
-/// FNV-1a by words, of the first `count` of `WORDS`: what is hashed here has few distinct values in one program, and 64
-/// bits keep them apart. Never 0, which stands for none.
-///
-/// # Safety
-/// `words` are `WORDS` words of a map's value.
+/// Where [`fnv`] begins.
+pub const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a by words: what is hashed here has few distinct values in one program, and 64 bits keep them apart.
 #[inline(always)]
-pub unsafe fn hash<const WORDS: usize>(words: *const u64, count: usize) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let mut i = 0;
-    while i < WORDS {
-        if i >= count {
-            break;
-        }
-        // SAFETY: i is less than WORDS.
-        hash = (hash ^ unsafe { words.add(i).read() }).wrapping_mul(0x0000_0100_0000_01b3);
-        hash ^= hash >> 29;
-        i += 1;
-    }
-    hash | 1
+pub fn fnv(hash: u64, word: u64) -> u64 {
+    let hash = (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+    hash ^ hash >> 29
 }

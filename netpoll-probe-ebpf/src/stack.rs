@@ -32,7 +32,16 @@ pub fn hash(ctx: &ProbeContext) -> u64 {
             return 0;
         }
         let frames = (bytes as usize) / 8;
-        (scratch::hash::<STACK_FRAMES>(pcs, frames), frames)
+        let mut hash = scratch::FNV_BASIS;
+        let mut frame = 0;
+        while frame < STACK_FRAMES {
+            if frame >= frames {
+                break;
+            }
+            hash = scratch::fnv(hash, pcs.add(frame).read());
+            frame += 1;
+        }
+        (hash | 1, frames)
     };
     // SAFETY: a lookup of a value that nobody reads.
     if unsafe { maps::STACKS_SEEN.get(&hash) }.is_some() {

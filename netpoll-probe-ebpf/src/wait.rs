@@ -189,6 +189,9 @@ pub fn end(ctx: &ProbeContext) {
 fn try_end(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
     let g = regs::g(ctx);
     let pd: u64 = read::user(regs::stack_pointer(ctx) + config!(pd_home))?;
+    // Before the ways part: the verifier goes through their loops once for each way.
+    let stack_hash = stack::hash(ctx);
+    let labels_hash = labels::hash(g);
     let Some(slot) = maps::SLOTS.get_ptr_mut(&pd) else {
         emit::count(Counter::EndWithoutStart);
         return Some(());
@@ -216,14 +219,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
         };
         outcome_of(info, mode)
     };
-    // Found by the snapshot, so no start looked at its file.
-    if wait.flags & flag::STARTED_BEFORE != 0 {
-        let (fd, tag) = (wait.fd, wait.tag);
-        file::refresh(&mut slot.file, fd, tag);
-    }
     let sent_ns = if mode == READ { sent_since(&mut slot.read, &slot.file, start_ns, now_ns) } else { 0 };
-    let stack_hash = stack::hash(ctx);
-    let labels_hash = labels::hash(g);
     if let Some(mut entry) = maps::RING.reserve::<WaitRecord>(0) {
         let wait = if mode == READ { &slot.read } else { &slot.write };
         entry.write(WaitRecord {

@@ -15,8 +15,18 @@ const MAGIC: u16 = 0xeb9f;
 const TYPE_BYTES: usize = 12;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_FORWARD: u32 = 7;
 /// Anonymous structs inside anonymous unions: the kernel nests them a few levels deep.
 const NESTING: usize = 8;
+
+/// Kinds of what is looked up by name (`BTF_KIND_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A type's second name; each BTF tracepoint has one.
+    Typedef = 8,
+    /// A function.
+    Function = 12,
+}
 
 /// What is wrong with the kernel's BTF.
 #[derive(Debug, Error)]
@@ -98,13 +108,47 @@ impl KernelBtf {
             .ok_or_else(|| BtfError::Missing { name: name.to_owned(), member: member.to_owned() })
     }
 
-    /// Whether the kernel has a function or type of this name and kind (`BTF_KIND_*`).
+    /// Whether the kernel has a function or type of this kind and name.
     #[must_use]
-    pub fn has(&self, wanted_kind: u32, name: &str) -> bool {
-        self.types.iter().skip(1).any(|at| {
-            u32_at(&self.data, at + 4).map(kind) == Some(wanted_kind)
+    pub fn has(&self, kind: Kind, name: &str) -> bool {
+        self.id_of(kind, name).is_some()
+    }
+
+    fn id_of(&self, wanted: Kind, name: &str) -> Option<usize> {
+        let is_wanted = |at: &usize| {
+            u32_at(&self.data, at + 4).map(kind) == Some(wanted as u32)
                 && u32_at(&self.data, *at).is_some_and(|offset| self.string(offset) == name.as_bytes())
-        })
+        };
+        Some(1 + self.types.iter().skip(1).position(is_wanted)?)
+    }
+
+    /// BTF in which only these have a name, each under its id in the kernel: what a loader needs that looks up ids by
+    /// name, without its parsing the rest. What this kernel lacks is left out.
+    #[must_use]
+    pub fn only(&self, wanted: &[(Kind, String)]) -> Vec<u8> {
+        /// `struct btf_header`, `include/uapi/linux/btf.h`
+        const HEADER_BYTES: u32 = 24;
+        let unnamed = [0, KIND_FORWARD << 24, 0];
+        let mut entries = vec![unnamed; self.types.len().saturating_sub(1)];
+        let mut strings = vec![0];
+        for (kind, name) in wanted {
+            let Some(entry) = self.id_of(*kind, name).and_then(|id| entries.get_mut(id - 1)) else {
+                continue;
+            };
+            *entry = [u32_of(strings.len()), (*kind as u32) << 24, 0];
+            strings.extend(name.as_bytes());
+            strings.push(0);
+        }
+        let types_bytes = u32_of(entries.len() * TYPE_BYTES);
+        let mut data = Vec::with_capacity(HEADER_BYTES as usize + types_bytes as usize + strings.len());
+        data.extend(MAGIC.to_le_bytes());
+        data.extend([1, 0]);
+        for field in [HEADER_BYTES, 0, types_bytes, types_bytes, u32_of(strings.len())] {
+            data.extend(field.to_le_bytes());
+        }
+        data.extend(entries.iter().flatten().flat_map(|word| word.to_le_bytes()));
+        data.extend(strings);
+        data
     }
 
     /// Complete structs by name. Forward declarations are another kind; of duplicates the first one counts.
@@ -178,6 +222,11 @@ fn tail_bytes(info: u32) -> Option<usize> {
     })
 }
 
+/// Sizes here come from a file of megabytes.
+fn u32_of(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
+}
+
 fn u16_at(data: &[u8], offset: usize) -> Option<u16> {
     let bytes = data.get(offset..)?.first_chunk()?;
     Some(u16::from_le_bytes(*bytes))
@@ -205,6 +254,23 @@ mod tests {
         assert_eq!(error, "this kernel's BTF has no sock_common.no_such_member");
     }
 
+    #[test]
+    fn what_is_taken_out_keeps_its_id() {
+        let btf = KernelBtf::of_running_kernel().unwrap();
+        let wanted = [
+            (Kind::Typedef, "btf_trace_sched_waking".to_owned()),
+            (Kind::Function, "no_such_function".to_owned()),
+            (Kind::Function, "bpf_iter_task_file".to_owned()),
+        ];
+        let only = KernelBtf::parse(btf.only(&wanted)).unwrap();
+        for (kind, name) in &wanted {
+            assert_eq!(only.id_of(*kind, name), btf.id_of(*kind, name), "{name}");
+        }
+        assert!(
+            btf.has(Kind::Typedef, "btf_trace_sched_waking") && !only.has(Kind::Function, "ep_poll_callback")
+        );
+    }
+
     proptest! {
         #[test]
         fn broken_btf_is_an_error_or_parses_but_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
@@ -212,7 +278,8 @@ mod tests {
             data.extend(bytes);
             if let Ok(btf) = KernelBtf::parse(data) {
                 let _ = btf.offset_of("a", "b");
-                let _ = btf.has(12, "a");
+                let only = btf.only(&[(Kind::Function, "a".to_owned())]);
+                prop_assert_eq!(KernelBtf::parse(only).unwrap().has(Kind::Function, "a"), btf.has(Kind::Function, "a"));
             }
         }
     }

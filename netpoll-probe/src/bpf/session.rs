@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf, EbpfError, EbpfLoader,
+    Btf, Ebpf, EbpfError, EbpfLoader, Endianness,
     maps::{Array, HashMap, Map, MapError, PerCpuArray, RingBuf},
     programs::{
         BtfTracePoint, FEntry, Iter, KProbe, ProgramError, TracePoint, UProbe,
@@ -21,6 +21,7 @@ use thiserror::Error;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::{
+    kernel_btf::{KernelBtf, Kind},
     object,
     plan::{Hook, Plan},
     reader::RingReader,
@@ -73,6 +74,8 @@ impl SessionError {
 
 /// The program that lists files.
 const FILES: &str = "files";
+/// The kernel's iterator that it runs on.
+const FILES_ITERATOR: &str = "task_file";
 
 /// `[u8; N]` stands in for the map values: aya's `Pod` cannot be implemented for another crate's types.
 type SlotBytes = [u8; size_of::<PollDescSlot>()];
@@ -92,12 +95,13 @@ impl Session {
     pub fn attach(
         config: &Config,
         plan: &Plan,
+        kernel: &KernelBtf,
         executable: &Path,
         pid: u32,
         debug: bool,
     ) -> Result<Self, SessionError> {
-        // aya's form of the kernel's BTF takes tens of megabytes, so it does not outlive this function.
-        let btf = Btf::from_sys_fs()?;
+        // aya looks up ids by name in it, and has no relocations to do (rustc emits none).
+        let btf = Btf::parse(&kernel.only(&names(plan)), Endianness::default())?;
         let log_level: u8 = if debug { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
@@ -110,7 +114,7 @@ impl Session {
             }
         }
         let files: &mut Iter = program_of(&mut ebpf, FILES)?.map_err(files_failed)?;
-        files.load("task_file", &btf).map_err(files_failed)?;
+        files.load(FILES_ITERATOR, &btf).map_err(files_failed)?;
         Ok(Self { ebpf })
     }
 
@@ -280,6 +284,18 @@ pub fn measure_run_time() -> Result<OwnedFd, SessionError> {
 #[must_use]
 pub fn executable_of(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/exe"))
+}
+
+/// What the plan's programs, and that which lists files, attach to by a name in the kernel's BTF, as aya spells them.
+fn names(plan: &Plan) -> Vec<(Kind, String)> {
+    plan.hooks()
+        .filter_map(|hook| match hook {
+            Hook::Tracepoint { tracepoint, .. } => Some((Kind::Typedef, format!("btf_trace_{tracepoint}"))),
+            Hook::Fentry { function, .. } => Some((Kind::Function, (*function).to_owned())),
+            Hook::Uprobe { .. } | Hook::Syscall { .. } | Hook::Kprobe { .. } => None,
+        })
+        .chain([(Kind::Function, format!("bpf_iter_{FILES_ITERATOR}"))])
+        .collect()
 }
 
 /// Attaches one program of the plan.

@@ -4,11 +4,10 @@ use std::{fs, path::Path};
 
 use aya::{programs::ProgramType, sys::is_program_supported};
 
-use super::{kernel_btf::KernelBtf, tracefs};
-
-/// `BTF_KIND_TYPEDEF` and `BTF_KIND_FUNC`, `include/uapi/linux/btf.h`.
-const TYPEDEF: u32 = 8;
-const FUNC: u32 = 12;
+use super::{
+    kernel_btf::{KernelBtf, Kind},
+    tracefs,
+};
 
 /// The tracepoints that stand in for `ep_poll_callback`, in the order in which they are attached.
 pub const READY_TRACEPOINTS: [&str; 5] =
@@ -46,11 +45,11 @@ pub fn find_out(btf: &KernelBtf) -> KernelFacts {
         release: rustix::system::uname().release().to_string_lossy().into_owned(),
         fentry,
         fentry_refusal,
-        has_callback: btf.has(FUNC, "ep_poll_callback"),
+        has_callback: btf.has(Kind::Function, "ep_poll_callback"),
         kprobe: Path::new("/sys/bus/event_source/devices/kprobe/type").exists(),
         tracepoints: READY_TRACEPOINTS
             .into_iter()
-            .filter(|name| btf.has(TYPEDEF, &format!("btf_trace_{name}")))
+            .filter(|name| btf.has(Kind::Typedef, &format!("btf_trace_{name}")))
             .collect(),
         syscall_tracepoints: tracefs::find()
             .is_some_and(|path| path.join("events/syscalls/sys_exit_epoll_pwait/id").exists()),

@@ -55,14 +55,14 @@ pub fn run(args: &AttachArgs) -> Result<(), Failure> {
     }
     let mut config = target.config();
     offsets::of_kernel(&btf, &mut config)?;
-    drop(btf);
     config.index_sockets = u32::from(plan.indexes_sockets());
     config.trace_poll_entry = u32::from(plan.traces_poll_entry());
 
     let measuring = if args.stats { Some(session::measure_run_time()?) } else { None };
     let executable = session::executable_of(args.pid);
-    let session = Session::attach(&config, &plan, &executable, args.pid, args.verbose > 1)
+    let session = Session::attach(&config, &plan, &btf, &executable, args.pid, args.verbose > 1)
         .map_err(|error| not_attached(error, &target))?;
+    drop(btf);
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -3,7 +3,9 @@
 pub mod attach;
 mod failures;
 mod go_target;
+mod open_waits;
 mod outputs;
+mod own;
 mod recording;
 
 use std::io::{self, Write as _};

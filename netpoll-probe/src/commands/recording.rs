@@ -1,24 +1,25 @@
 //! The recording itself: from attached programs to a finished sum of waits.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io::{self, IsTerminal as _, Write as _},
     time::Duration,
 };
 
-use netpoll_probe_common::{
-    counter::Counter,
-    record::{FileRecord, flag},
-    slot::{PollDescSlot, WaitSlot},
-};
-use rustix::time::{ClockId, clock_gettime};
+use netpoll_probe_common::{counter::Counter, record::FileRecord, slot::PollDescSlot};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use zerocopy::FromZeros as _;
 
-use super::{go_target::GoTarget, outputs::Outputs, tell};
+use super::{
+    go_target::GoTarget,
+    open_waits,
+    outputs::Outputs,
+    own::{cpu_ns, now_ns, peak_resident_bytes},
+    tell,
+};
 use crate::{
     bpf::{
         reader::AsyncRing,
@@ -30,7 +31,7 @@ use crate::{
     event,
     exit::Exit,
     model::{builder::ProfileBuilder, profile::Target, quality::Quality, wait::Wait},
-    snapshot::goroutine::{Goroutine, PollMode, StackState},
+    snapshot::goroutine::{Goroutine, StackState},
     symbolize::Symbolizer,
 };
 
@@ -113,8 +114,7 @@ impl<'b> Recording<'b> {
         if let Some(epoll) = files.iter().find(|file| Some(file.file.fd) == epoll_fd) {
             session.set_eventpoll(epoll.private_data)?;
         }
-        let waiting = target.waiting().unwrap_or_default();
-        put_open_waits(&mut session, &target, &waiting, &files)?;
+        open_waits::put(&mut session, &target, files)?;
         let baseline =
             session.counters()?.into_iter().map(|(counter, count)| (counter.name(), count)).collect();
         let symbolizer = target.symbolizer();
@@ -272,7 +272,7 @@ impl<'b> Recording<'b> {
             duration_ns: end_ns.saturating_sub(started_ns),
             ring_records,
             run_time,
-            cpu_ns: own_cpu_ns(),
+            cpu_ns: cpu_ns(),
             peak_resident_bytes: peak_resident_bytes(),
             failure,
         })
@@ -318,79 +318,7 @@ impl<'b> Recording<'b> {
     }
 }
 
-/// Gives goroutines that were parked before the programs were there their slots, and their sockets to the tracepoints.
-fn put_open_waits(
-    session: &mut Session,
-    target: &GoTarget<'_>,
-    waiting: &[Goroutine],
-    files: &[FileRecord],
-) -> Result<(), Failure> {
-    let start_ns = now_ns();
-    let files: HashMap<i32, &FileRecord> = files.iter().map(|file| (file.file.fd, file)).collect();
-    let mut slots: HashMap<u64, PollDescSlot> = HashMap::new();
-    for goroutine in waiting {
-        let Some(poll) = &goroutine.poll else { continue };
-        let file = files.get(&poll.fd);
-        let tag = target.tag(poll.fdseq);
-        let slot = slots.entry(poll.poll_desc).or_insert_with(PollDescSlot::new_zeroed);
-        if let Some(file) = file {
-            slot.file = file.file;
-            slot.file.tag = tag;
-        }
-        let wait = WaitSlot {
-            start_ns,
-            g: goroutine.g,
-            goid: goroutine.goid,
-            tag,
-            fd: poll.fd,
-            flags: flag::STARTED_BEFORE,
-            sent_bytes: file.map_or(0, |file| file.sent_bytes),
-            socket_state: file.map_or(0, |file| file.socket_state),
-            ..WaitSlot::default()
-        };
-        match poll.mode {
-            PollMode::Read => slot.read = wait,
-            PollMode::Write => slot.write = wait,
-        }
-    }
-    let mut given = HashSet::new();
-    for (pd, slot) in &slots {
-        if session.put_slot(*pd, slot)? {
-            given.insert(*pd);
-        }
-    }
-    for (pd, slot) in slots.iter().filter(|(pd, slot)| given.contains(*pd) && slot.file.sk != 0) {
-        session.index_socket(slot.file.sk, *pd)?;
-    }
-    Ok(())
-}
-
 fn event_loop(error: io::Error) -> Failure {
     let cause = anyhow::Error::from(error).context("cannot wait for events");
     Failure::new(Exit::Failed, cause, "are there file descriptors left? ulimit -n")
-}
-
-/// CLOCK_MONOTONIC, ns: the clock of `bpf_ktime_get_ns` and of Go's `nanotime`.
-fn now_ns() -> u64 {
-    ns_of(ClockId::Monotonic).unwrap_or(0)
-}
-
-/// The CPU time of this process so far.
-fn own_cpu_ns() -> Option<u64> {
-    ns_of(ClockId::ProcessCPUTime)
-}
-
-fn ns_of(clock: ClockId) -> Option<u64> {
-    let time = clock_gettime(clock);
-    u64::try_from(time.tv_sec)
-        .ok()?
-        .checked_mul(1_000_000_000)?
-        .checked_add(u64::try_from(time.tv_nsec).ok()?)
-}
-
-/// `VmHWM` of proc(5).
-fn peak_resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
