@@ -99,24 +99,35 @@ impl From<BtfError> for Failure {
 impl From<NoPlan> for Failure {
     fn from(error: NoPlan) -> Self {
         let hint = match &error {
-            NoPlan::NoSyscallTracepoints => {
+            NoPlan::NoSyscallTracepoints => lacks_privilege().unwrap_or_else(|| {
                 "mount tracefs: mount -t tracefs nodev /sys/kernel/tracing (needs CONFIG_FTRACE_SYSCALLS=y)"
+                    .to_owned()
+            }),
+            NoPlan::NoReadyHooks { .. } => {
+                "leave --kernel-ready out: the best that works here is chosen".to_owned()
             }
-            NoPlan::NoReadyHooks { .. } => "leave --kernel-ready out: the best that works here is chosen",
-            NoPlan::NoRuntimeHooks(_) => "use --hooks pollwait, which works on every build",
+            NoPlan::NoRuntimeHooks(_) => "use --hooks pollwait, which works on every build".to_owned(),
         };
         Self::new(Exit::Kernel, error, hint)
     }
 }
 
+/// What to do about a refusal, when the privileges that attaching needs are not there.
+fn lacks_privilege() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some(AS_ROOT.to_owned());
+    }
+    let missing = missing_capabilities();
+    (!missing.is_empty())
+        .then(|| format!("this root lacks {}: in a container, run it --privileged", missing.join(", ")))
+}
+
 impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Self {
         let denied = matches!(error.errno(), Some(Errno::PERM | Errno::ACCESS));
-        let missing = missing_capabilities();
-        let hint = if !rustix::process::geteuid().is_root() {
-            AS_ROOT.to_owned()
-        } else if denied && !missing.is_empty() {
-            format!("this root lacks {}: in a container, run it --privileged", missing.join(", "))
+        let is_root = rustix::process::geteuid().is_root();
+        let hint = if let Some(hint) = lacks_privilege().filter(|_| denied || !is_root) {
+            hint
         } else if denied {
             "the kernel refuses eBPF: cat /sys/kernel/security/lockdown".to_owned()
         } else {
