@@ -18,8 +18,10 @@ pub mod labels {
 )]
 #[repr(C)]
 pub struct Config {
-    /// The target's thread group, in the initial PID namespace.
+    /// The target's thread group, in the initial PID namespace; 0: those in the map `TARGETS`.
     pub tgid: u32,
+    /// The inode of this tool's PID namespace, for the iterator over tasks.
+    pub pid_namespace: u32,
     /// Whether sockets can be found by their `struct sock` (the tracepoint plan).
     pub index_sockets: u32,
     /// Whether the entry of `epoll_pwait` is traced, for wakings and bounds (the tracepoint plan).
@@ -126,6 +128,18 @@ pub struct Config {
     pub task_pid: u32,
     /// `task_struct.tgid`
     pub task_tgid: u32,
+    /// `task_struct.thread_pid`
+    pub task_thread_pid: u32,
+    /// `pid.level`
+    pub pid_level: u32,
+    /// `pid.numbers`, an array of `struct upid`
+    pub pid_numbers: u32,
+    /// `sizeof(struct upid)`
+    pub upid_bytes: u32,
+    /// `upid.ns`
+    pub upid_namespace: u32,
+    /// `pid_namespace.ns.inum`
+    pub pid_namespace_inode: u32,
     /// `eppoll_entry.base`
     pub eppoll_entry_base: u32,
     /// `eppoll_entry.wait`

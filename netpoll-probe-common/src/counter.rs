@@ -37,11 +37,13 @@ pub enum Counter {
     ReadLabels,
     /// Epoll items that could not be read in `ep_poll_callback`.
     ReadEpollItem,
+    /// Execs of a target that were not told: the ring buffer was full.
+    RingFullExec,
 }
 
 impl Counter {
     /// All counters, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::RingFullWait,
         Self::RingFullStack,
         Self::RingFullUnixName,
@@ -58,6 +60,7 @@ impl Counter {
         Self::RingFullLabels,
         Self::ReadLabels,
         Self::ReadEpollItem,
+        Self::RingFullExec,
     ];
 
     /// The name that reports use.
@@ -80,6 +83,7 @@ impl Counter {
             Self::RingFullLabels => "ring_full_labels",
             Self::ReadLabels => "read_labels",
             Self::ReadEpollItem => "read_epoll_item",
+            Self::RingFullExec => "ring_full_exec",
         }
     }
 

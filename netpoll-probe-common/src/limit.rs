@@ -51,3 +51,9 @@ pub const LABEL_VALUE_BYTES: usize = 64;
 
 /// Threads of the target whose `epoll_pwait` or waking is remembered.
 pub const THREADS: u32 = 1 << 14;
+
+/// Processes that one session can have as targets; their index has to fit above an address of 48 bits.
+pub const TARGETS: u32 = 1 << 12;
+
+/// PID namespaces that can lie inside each other (`MAX_PID_NS_LEVEL`, `kernel/pid_namespace.c`), and the initial one.
+pub const PID_NAMESPACES: u32 = 33;

@@ -8,15 +8,17 @@ use crate::{
 /// The kinds of records.
 pub mod kind {
     /// [`super::WaitRecord`]
-    pub const WAIT: u32 = 1;
+    pub const WAIT: u16 = 1;
     /// [`super::StackRecord`]
-    pub const STACK: u32 = 2;
+    pub const STACK: u16 = 2;
     /// [`super::UnixNameRecord`]
-    pub const UNIX_NAME: u32 = 3;
+    pub const UNIX_NAME: u16 = 3;
     /// [`super::SpuriousRecord`]
-    pub const SPURIOUS: u32 = 4;
+    pub const SPURIOUS: u16 = 4;
     /// [`super::LabelsRecord`]
-    pub const LABELS: u32 = 5;
+    pub const LABELS: u16 = 5;
+    /// [`super::ExecRecord`]
+    pub const EXEC: u16 = 6;
 }
 
 /// How a wait ended.
@@ -89,9 +91,11 @@ pub mod flag {
 #[repr(C)]
 pub struct Header {
     /// [`kind`]
-    pub kind: u32,
+    pub kind: u16,
     /// Bytes of the whole record.
-    pub bytes: u32,
+    pub bytes: u16,
+    /// The process (thread group), in the initial PID namespace.
+    pub tgid: u32,
 }
 
 /// A wait that ended.
@@ -245,7 +249,35 @@ pub struct Label {
     pub value: [u8; LABEL_VALUE_BYTES],
 }
 
-/// One open file of the target, as the iterator writes it at attach (not a record of the ring).
+/// A target runs another program now: nothing that was known of its memory holds any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+pub struct ExecRecord {
+    /// What kind of record.
+    pub header: Header,
+    /// When, CLOCK_MONOTONIC ns.
+    pub at_ns: u64,
+}
+
+/// One process, as the iterator over tasks writes it (not a record of the ring).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+pub struct TaskRecord {
+    /// Its id in the initial PID namespace.
+    pub tgid: u32,
+    /// Its id in the PID namespace of this tool.
+    pub namespace_pid: u32,
+}
+
+/// One open file of a target, as the iterator writes it at attach (not a record of the ring).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "user",
@@ -263,6 +295,6 @@ pub struct FileRecord {
     pub sent_ns: u64,
     /// The socket's state.
     pub socket_state: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The process, in the initial PID namespace.
+    pub tgid: u32,
 }

@@ -1,12 +1,9 @@
 //! Records into the ring, and counts of what did not go there.
 
-use aya_ebpf::{
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::bpf_get_current_pid_tgid,
-};
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use netpoll_probe_common::{counter::Counter, limit::RING_WAKEUP_BYTES, record::Header};
 
-use crate::{config::config, maps};
+use crate::maps;
 
 /// Counts one failure.
 #[inline(always)]
@@ -39,20 +36,8 @@ pub fn wakeup() -> u64 {
     }
 }
 
-/// The header of a record of type `T`.
+/// The header of a record of type `T` of a process.
 #[inline(always)]
-pub const fn header<T>(kind: u32) -> Header {
-    Header { kind, bytes: size_of::<T>() as u32 }
-}
-
-/// Whether the current task belongs to the target.
-#[inline(always)]
-pub fn in_target() -> bool {
-    bpf_get_current_pid_tgid() >> 32 == config!(tgid)
-}
-
-/// The current thread's id, in the initial PID namespace.
-#[inline(always)]
-pub fn thread() -> u32 {
-    bpf_get_current_pid_tgid() as u32
+pub const fn header<T>(kind: u16, tgid: u32) -> Header {
+    Header { kind, bytes: size_of::<T>() as u16, tgid }
 }

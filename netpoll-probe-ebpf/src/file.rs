@@ -8,7 +8,7 @@ use netpoll_probe_common::{
     slot::FileFacts,
 };
 
-use crate::{config::config, emit, maps, read};
+use crate::{config::config, emit, maps, read, target::Target};
 
 /// `S_IFMT` and `S_IFSOCK`, `include/uapi/linux/stat.h`.
 const S_IFMT: u16 = 0o170_000;
@@ -41,7 +41,7 @@ pub fn of_fd(fd: u64) -> Option<u64> {
 /// Brings `facts` up to date for an fd of the current task. Where `pollDesc.fdseq` exists (Go 1.21) one look is
 /// enough for as long as it stays the same; before, every wait looks.
 #[inline(always)]
-pub fn refresh(facts: &mut FileFacts, fd: i32, tag: u32) {
+pub fn refresh(facts: &mut FileFacts, fd: i32, tag: u32, target: Target) {
     if facts.known == 1 && facts.fd == fd && facts.tag == tag && config!(pd_has_fdseq) == 1 {
         return;
     }
@@ -50,7 +50,7 @@ pub fn refresh(facts: &mut FileFacts, fd: i32, tag: u32) {
         emit::count(Counter::ReadFile);
         return;
     };
-    if fill(facts, file).is_none() {
+    if fill(facts, file, target).is_none() {
         emit::count(Counter::ReadFile);
         return;
     }
@@ -61,7 +61,7 @@ pub fn refresh(facts: &mut FileFacts, fd: i32, tag: u32) {
 
 /// Fills all but `fd`, `tag` and `known` from a `struct file`.
 #[inline(always)]
-pub fn fill(facts: &mut FileFacts, file: u64) -> Option<()> {
+pub fn fill(facts: &mut FileFacts, file: u64, target: Target) -> Option<()> {
     facts.sk = 0;
     facts.family = 0;
     facts.socket_type = 0;
@@ -93,7 +93,7 @@ pub fn fill(facts: &mut FileFacts, file: u64) -> Option<()> {
             facts.remote_address = read::kernel(sk + config!(sock_v6_daddr))?;
             facts.local_address = read::kernel(sk + config!(sock_v6_rcv_saddr))?;
         }
-        AF_UNIX => unix_names(sk, facts.inode),
+        AF_UNIX => unix_names(sk, facts.inode, target),
         _ => {}
     }
     if facts.family == AF_INET || facts.family == AF_INET6 {
@@ -157,9 +157,11 @@ static NO_PATH: [u8; UNIX_PATH_ROOM] = [0; UNIX_PATH_ROOM];
 
 /// Hands a unix socket's names over, once.
 #[inline(always)]
-fn unix_names(sk: u64, inode: u64) {
+fn unix_names(sk: u64, inode: u64, target: Target) {
+    // For each target apart: user space keeps what it was told by process.
+    let seen = inode | u64::from(target.index) << 48;
     // SAFETY: a lookup of a value that nobody reads.
-    if unsafe { maps::UNIX_NAMES_SEEN.get(&inode) }.is_some() {
+    if unsafe { maps::UNIX_NAMES_SEEN.get(&seen) }.is_some() {
         return;
     }
     let Some(mut entry) = maps::RING.reserve::<UnixNameRecord>(0) else {
@@ -169,7 +171,7 @@ fn unix_names(sk: u64, inode: u64) {
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is a UnixNameRecord's bytes; every field is written.
     unsafe {
-        (*record).header = emit::header::<UnixNameRecord>(kind::UNIX_NAME);
+        (*record).header = emit::header::<UnixNameRecord>(kind::UNIX_NAME, target.tgid);
         (*record).inode = inode;
         // By the helper: the compiler would write byte by byte, and the verifier would follow each of them.
         for path in [(&raw mut (*record).local), (&raw mut (*record).remote)] {
@@ -180,7 +182,7 @@ fn unix_names(sk: u64, inode: u64) {
         (*record).remote_length = if peer == 0 { 0 } else { unix_name(peer, &raw mut (*record).remote) };
     }
     entry.submit(emit::wakeup());
-    let _ = maps::UNIX_NAMES_SEEN.insert(&inode, &1, 0);
+    let _ = maps::UNIX_NAMES_SEEN.insert(&seen, &1, 0);
 }
 
 /// Copies `sun_path` of `unix_sock.addr` and returns its length; 0: unnamed.

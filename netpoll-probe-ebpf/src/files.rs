@@ -8,14 +8,22 @@ use aya_ebpf::{
 };
 use netpoll_probe_common::{record::FileRecord, slot::FileFacts};
 
-use crate::{config::config, file, read};
+use crate::{config::config, file, read, target};
 
 /// `struct bpf_iter_meta`, `include/linux/bpf.h`.
 #[repr(C)]
-struct IteratorMeta {
+pub struct IteratorMeta {
     seq: *mut seq_file,
     session_id: u64,
     seq_num: u64,
+}
+
+impl IteratorMeta {
+    /// Where the iterator writes.
+    #[inline(always)]
+    pub fn seq(&self) -> *mut seq_file {
+        self.seq
+    }
 }
 
 /// The context of `iter/task_file`, `kernel/bpf/task_iter.c`, `struct bpf_iter__task_file`.
@@ -38,11 +46,9 @@ pub fn entry(ctx: *const TaskFile) {
     }
     // SAFETY: a BTF pointer that is not null; the offset is the kernel's own.
     let tgid = unsafe { task.add(config!(task_tgid) as usize).cast::<u32>().read() };
-    if u64::from(tgid) != config!(tgid) {
-        return;
-    }
+    let Some(target) = target::of(tgid) else { return };
     // SAFETY: as above.
-    let (fd, seq) = unsafe { ((*ctx).fd, (*(*ctx).meta).seq) };
+    let (fd, seq) = unsafe { ((*ctx).fd, (*(*ctx).meta).seq()) };
     let address = open_file as u64;
     let mut record = FileRecord {
         private_data: read::kernel(address + config!(file_private_data)).unwrap_or(0),
@@ -50,9 +56,9 @@ pub fn entry(ctx: *const TaskFile) {
         sent_bytes: 0,
         sent_ns: 0,
         socket_state: 0,
-        reserved: 0,
+        tgid,
     };
-    if file::fill(&mut record.file, address).is_some() {
+    if file::fill(&mut record.file, address, target).is_some() {
         record.file.known = 1;
         let state = file::state(&record.file);
         record.socket_state = u32::from(state);

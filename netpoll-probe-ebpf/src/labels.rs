@@ -15,6 +15,7 @@ use crate::{
     config::config,
     emit, maps, read,
     scratch::{self, Scratch},
+    target::Target,
 };
 
 /// `runtime.hmap` of Go 1.18–1.23 (`runtime/map.go`): `B`, the logarithm of the number of buckets, and `buckets`.
@@ -48,14 +49,14 @@ struct Walk {
 
 /// Hands the goroutine's labels over if they are new, and returns their hash; 0: it has none, or they are not known.
 #[inline(always)]
-pub fn hash(g: u64) -> u64 {
+pub fn hash(g: u64, target: Target) -> u64 {
     let labels = read::user::<u64>(g + config!(g_labels)).unwrap_or(0);
     if labels == 0 {
         return 0;
     }
     let Some(scratch) = maps::LABELS_SCRATCH.get_ptr_mut(0) else { return 0 };
     let user = Scratch::take(scratch);
-    let Some(hash) = read_all(scratch, labels) else {
+    let Some(hash) = read_all(scratch, labels, target) else {
         emit::count(Counter::ReadLabels);
         return 0;
     };
@@ -70,7 +71,7 @@ pub fn hash(g: u64) -> u64 {
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is a LabelsRecord's bytes; every field is written.
     unsafe {
-        (*record).header = emit::header::<LabelsRecord>(kind::LABELS);
+        (*record).header = emit::header::<LabelsRecord>(kind::LABELS, target.tgid);
         (*record).hash = hash;
         bpf_probe_read_kernel(
             (&raw mut (*record).labels).cast(),
@@ -99,7 +100,7 @@ fn is_whole(scratch: *mut Scratch<[Label; LABELS]>, user: scratch::User) -> bool
 /// Reads all labels into the scratch and returns their hash; `None` when there are more than are kept, or they cannot be
 /// read. One label a call, because the verifier would follow a loop through all combinations of their lengths.
 #[inline(always)]
-fn read_all(scratch: *mut Scratch<[Label; LABELS]>, labels: u64) -> Option<u64> {
+fn read_all(scratch: *mut Scratch<[Label; LABELS]>, labels: u64, target: Target) -> Option<u64> {
     // SAFETY: both are of this size.
     unsafe {
         bpf_probe_read_kernel(
@@ -119,7 +120,7 @@ fn read_all(scratch: *mut Scratch<[Label; LABELS]>, labels: u64) -> Option<u64> 
     if count > LABELS as u64 {
         return None;
     }
-    let mut walk = Walk { at, hash: scratch::FNV_BASIS, failed: 0 };
+    let mut walk = Walk { at, hash: scratch::basis(target), failed: 0 };
     // SAFETY: the callback has the signature that the helper wants, and gets a context that outlives the loop.
     unsafe {
         bpf_loop(count as u32, each_label as *mut c_void, (&raw mut walk).cast(), 0);

@@ -8,12 +8,14 @@
 //! | `poll_entry`, `poll_exit` | tracepoints, `epoll_pwait` | [`poll`] |
 //! | `callback_fentry`, `callback_kprobe` | `ep_poll_callback` | [`ready::callback`] |
 //! | `data_ready`, `state_change`, `reset`, `segment`, `waking` | BTF tracepoints, where the callback cannot be hooked | [`ready`] |
-//! | `files` | iterator over the files of tasks, once at attach | [`files`] |
+//! | `exec` | BTF tracepoint `sched_process_exec` | [`exec::exec`] |
+//! | `files`, `tasks` | iterators over the files of tasks and over tasks, at attach | [`files`], [`tasks`] |
 #![no_std]
 #![no_main]
 
 mod config;
 mod emit;
+mod exec;
 mod file;
 mod files;
 mod labels;
@@ -24,6 +26,8 @@ mod ready;
 mod regs;
 mod scratch;
 mod stack;
+mod target;
+mod tasks;
 mod wait;
 
 use core::ffi::c_void;
@@ -117,6 +121,22 @@ pub fn segment(ctx: BtfTracePointContext) -> u32 {
 #[btf_tracepoint(function = "sched_waking")]
 pub fn waking(ctx: BtfTracePointContext) -> u32 {
     ready::waking(ctx.arg(0));
+    0
+}
+
+/// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)` of `sched_process_exec`,
+/// `include/trace/events/sched.h`.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn exec(_ctx: BtfTracePointContext) -> u32 {
+    exec::exec();
+    0
+}
+
+/// `DEFINE_BPF_ITER_FUNC(task, struct bpf_iter_meta *meta, struct task_struct *task)`, `kernel/bpf/task_iter.c`.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub fn tasks(ctx: *mut c_void) -> u32 {
+    tasks::entry(ctx.cast());
     0
 }
 

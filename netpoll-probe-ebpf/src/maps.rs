@@ -9,7 +9,7 @@ use netpoll_probe_common::{
     counter::Counter,
     limit::{
         LABEL_SETS, LABELS, POLL_SCRATCH_BYTES, RING_BYTES, SLOTS as SLOT_COUNT, SOCKETS as SOCKET_COUNT,
-        STACK_FRAMES, STACKS, THREADS as THREAD_COUNT, UNIX_NAMES,
+        STACK_FRAMES, STACKS, TARGETS as TARGET_COUNT, THREADS as THREAD_COUNT, UNIX_NAMES,
     },
     record::Label,
     slot::{PollDescSlot, ThreadSlot},
@@ -21,12 +21,16 @@ use crate::scratch::Scratch;
 #[map]
 pub static RING: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 
-/// pollDesc's address → its state. Written at the start of a wait, by the stamps and polls, and by user space for
+/// Thread group → its number: the processes of interest, when they are several. Written by user space.
+#[map]
+pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(TARGET_COUNT, BPF_F_NO_PREALLOC);
+
+/// pollDesc ([`slot_key`](netpoll_probe_common::slot::slot_key)) → its state. Written at the start of a wait, by the stamps and polls, and by user space for
 /// waits that it found open at attach. When it is full a wait is lost and counted.
 #[map]
 pub static SLOTS: HashMap<u64, PollDescSlot> = HashMap::with_max_entries(SLOT_COUNT, BPF_F_NO_PREALLOC);
 
-/// `struct sock` address → pollDesc's address, for the socket tracepoints. The least recently used one makes room.
+/// `struct sock` address → key in [`SLOTS`], for the socket tracepoints. The least recently used one makes room.
 #[map]
 pub static SOCKETS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(SOCKET_COUNT, 0);
 
@@ -50,13 +54,17 @@ pub static UNIX_NAMES_SEEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(
 #[map]
 pub static THREADS: LruHashMap<u32, ThreadSlot> = LruHashMap::with_max_entries(THREAD_COUNT, 0);
 
-/// [0]: the entry, in ns, of the last `epoll_pwait` of the target that returned all that was ready.
+/// By target: the entry, in ns, of its last `epoll_pwait` that returned all that was ready.
 #[map]
-pub static LAST_POLL: Array<u64> = Array::with_max_entries(1, 0);
+pub static LAST_POLL: Array<u64> = Array::with_max_entries(TARGET_COUNT, 0);
 
-/// [0]: the `struct eventpoll` of the target's netpoller, 0 until it is known.
+/// By target: the `struct eventpoll` of its netpoller, 0 until it is known.
 #[map]
-pub static EVENTPOLL: Array<u64> = Array::with_max_entries(1, 0);
+pub static EVENTPOLL: Array<u64> = Array::with_max_entries(TARGET_COUNT, 0);
+
+/// The other way round: `struct eventpoll` → target.
+#[map]
+pub static EVENTPOLLS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(TARGET_COUNT, 0);
 
 /// What could not be done, by [`Counter`].
 #[map]

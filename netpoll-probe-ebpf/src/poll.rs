@@ -13,10 +13,10 @@ use netpoll_probe_common::{
     counter::Counter,
     limit::{POLL_EVENTS, POLL_SCRATCH_BYTES},
     record::{flag, poller, source},
-    slot::{PollDescSlot, ThreadSlot, WaitSlot},
+    slot::{PollDescSlot, ThreadSlot, WaitSlot, slot_key},
 };
 
-use crate::{config::config, emit, file, maps, read, regs};
+use crate::{config::config, emit, file, maps, read, regs, target};
 
 /// `EPOLLIN|EPOLLRDHUP|EPOLLHUP|EPOLLERR` and `EPOLLOUT|EPOLLHUP|EPOLLERR`: what wakes a reader and a writer
 /// (`runtime/netpoll_epoll.go`, `netpoll`).
@@ -32,12 +32,12 @@ const RET: usize = 16;
 /// A thread of the target enters `epoll_pwait`.
 #[inline(always)]
 pub fn entry() {
-    if !emit::in_target() {
+    if target::current().is_none() {
         return;
     }
     // SAFETY: the helper has no preconditions.
     let poll_entry_ns = unsafe { bpf_ktime_get_ns() };
-    let _ = maps::THREADS.insert(&emit::thread(), &ThreadSlot { poll_entry_ns, waking_ns: 0 }, 0);
+    let _ = maps::THREADS.insert(&target::thread(), &ThreadSlot { poll_entry_ns, waking_ns: 0 }, 0);
 }
 
 /// One `epoll_pwait` that returned events.
@@ -49,14 +49,13 @@ struct Poll {
     ready_after_ns: u64,
     poller: u64,
     epfd: u64,
+    target: u32,
 }
 
 /// A thread of the target returns from `epoll_pwait`.
 #[inline(always)]
 pub fn exit(ctx: &TracePointContext) {
-    if !emit::in_target() {
-        return;
-    }
+    let Some(target) = target::current() else { return };
     // SAFETY: the helper has no preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     // SAFETY: the field is inside the tracepoint's record.
@@ -69,8 +68,9 @@ pub fn exit(ctx: &TracePointContext) {
         ready_after_ns: 0,
         poller: 0,
         epfd: call.argument_0,
+        target: target.index,
     };
-    if let Some(last) = maps::LAST_POLL.get_ptr_mut(0) {
+    if let Some(last) = maps::LAST_POLL.get_ptr_mut(target.index) {
         // SAFETY: a map value. Two pollers at once may mix: then the bound is the older or the newer entry, both true.
         unsafe {
             poll.ready_after_ns = *last;
@@ -110,7 +110,7 @@ fn leave() -> ThreadSlot {
     if config!(trace_poll_entry) == 0 {
         return ThreadSlot { poll_entry_ns: 0, waking_ns: 0 };
     }
-    let Some(slot) = maps::THREADS.get_ptr_mut(&emit::thread()) else {
+    let Some(slot) = maps::THREADS.get_ptr_mut(&target::thread()) else {
         return ThreadSlot { poll_entry_ns: 0, waking_ns: 0 };
     };
     // SAFETY: a map value; only this thread and its wakers touch it, and they only while it sleeps.
@@ -164,13 +164,13 @@ unsafe extern "C" fn each_event(index: u64, poll: *mut c_void) -> i64 {
         (event.read(), data.read(), data.add(1).read())
     };
     let (pd, tag) = decode(u64::from(low) | u64::from(high) << 32);
-    let Some(slot) = maps::SLOTS.get_ptr_mut(&pd) else { return 0 };
+    let Some(slot) = maps::SLOTS.get_ptr_mut(&slot_key(pd, poll.target)) else { return 0 };
     // SAFETY: a map value; see wait::try_start for who else writes it.
     let slot = unsafe { &mut *slot };
     let mut known = collect(&mut slot.read, events & READ_EVENTS != 0, tag, poll);
     known |= collect(&mut slot.write, events & WRITE_EVENTS != 0, tag, poll);
     if known {
-        learn_eventpoll(poll.epfd);
+        learn_eventpoll(poll);
     }
     0
 }
@@ -223,15 +223,16 @@ fn collect(wait: &mut WaitSlot, hit: bool, tag: u32, poll: &Poll) -> bool {
 
 /// The `struct eventpoll` of the netpoller, if user space did not know it at attach (the target had polled nothing).
 #[inline(always)]
-fn learn_eventpoll(epfd: u64) {
-    let Some(eventpoll) = maps::EVENTPOLL.get_ptr_mut(0) else { return };
+fn learn_eventpoll(poll: &Poll) {
+    let Some(known) = maps::EVENTPOLL.get_ptr_mut(poll.target) else { return };
     // SAFETY: a map value; every writer writes the same.
     unsafe {
-        if *eventpoll == 0
-            && let Some(file) = file::of_fd(epfd)
-            && let Some(ep) = read::kernel::<u64>(file + config!(file_private_data))
+        if *known == 0
+            && let Some(file) = file::of_fd(poll.epfd)
+            && let Some(eventpoll) = read::kernel::<u64>(file + config!(file_private_data))
         {
-            *eventpoll = ep;
+            *known = eventpoll;
+            let _ = maps::EVENTPOLLS.insert(&eventpoll, &poll.target, 0);
         }
     }
 }
@@ -239,16 +240,14 @@ fn learn_eventpoll(epfd: u64) {
 /// `netpollready(toRun, pd, mode)`, mode `'r'`, `'w'` or their sum: the second opinion on what was collected.
 #[inline(always)]
 pub fn netpollready(ctx: &ProbeContext) {
-    if !emit::in_target() {
-        return;
-    }
+    let Some(target) = target::current() else { return };
     // SAFETY: the helper has no preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let mode = regs::argument_2(ctx) as u32;
-    let Some(slot) = maps::SLOTS.get_ptr_mut(&regs::argument_1(ctx)) else { return };
+    let Some(slot) = maps::SLOTS.get_ptr_mut(&slot_key(regs::argument_1(ctx), target.index)) else { return };
     // SAFETY: as in each_event.
     let slot: &mut PollDescSlot = unsafe { &mut *slot };
-    let poll = Poll { now_ns, waking_ns: 0, ready_after_ns: 0, poller: 0, epfd: 0 };
+    let poll = Poll { now_ns, waking_ns: 0, ready_after_ns: 0, poller: 0, epfd: 0, target: target.index };
     const R: u32 = b'r' as u32;
     const W: u32 = b'w' as u32;
     let (read_tag, write_tag) = (slot.read.tag, slot.write.tag);

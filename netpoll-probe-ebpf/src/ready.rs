@@ -10,14 +10,14 @@ use aya_ebpf::{bindings::task_struct, helpers::bpf_ktime_get_ns};
 use netpoll_probe_common::{
     counter::Counter,
     record::source,
-    slot::{PollDescSlot, WaitSlot},
+    slot::{PollDescSlot, WaitSlot, slot_key},
 };
 
 use crate::{
     config::config,
     emit, maps,
     poll::{self, READ_EVENTS, WRITE_EVENTS},
-    read,
+    read, target,
 };
 
 /// `include/net/tcp_states.h`
@@ -29,24 +29,20 @@ const TCP_CLOSE_WAIT: i32 = 8;
 /// for a wake-up that names none, which may be anything (connect done, FIN, reset, the other end of a pipe closed).
 #[inline(always)]
 pub fn callback(wait: u64, key: u64) {
-    let Some(eventpoll) = maps::EVENTPOLL.get(0).copied() else { return };
-    if eventpoll == 0 {
-        return;
-    }
     let entry = wait - config!(eppoll_entry_wait);
     let Some(item) = read::kernel::<u64>(entry + config!(eppoll_entry_base)) else {
         emit::count(Counter::ReadEpollItem);
         return;
     };
-    if read::kernel::<u64>(item + config!(epitem_ep)) != Some(eventpoll) {
+    let Some(target) = read::kernel::<u64>(item + config!(epitem_ep)).and_then(target::of_eventpoll) else {
         return;
-    }
+    };
     let Some(data) = read::kernel::<u64>(item + config!(epitem_event_data)) else {
         emit::count(Counter::ReadEpollItem);
         return;
     };
     let (pd, tag) = poll::decode(data);
-    let Some(slot) = maps::SLOTS.get_ptr_mut(&pd) else { return };
+    let Some(slot) = maps::SLOTS.get_ptr_mut(&slot_key(pd, target)) else { return };
     // SAFETY: a map value; see wait::try_start for who else writes it.
     let slot = unsafe { &mut *slot };
     let events = key as u32;
@@ -112,7 +108,7 @@ pub fn waking(task: *const task_struct) {
             task.add(config!(task_pid) as usize).cast::<u32>().read(),
         )
     };
-    if u64::from(tgid) != config!(tgid) {
+    if target::of(tgid).is_none() {
         return;
     }
     let Some(thread) = maps::THREADS.get_ptr_mut(&pid) else { return };
@@ -131,8 +127,8 @@ pub fn waking(task: *const task_struct) {
 fn slot_of(sk: *const c_void) -> Option<&'static mut PollDescSlot> {
     let sk = sk as u64;
     // SAFETY: the value is copied at once.
-    let pd = unsafe { maps::SOCKETS.get(&sk) }.copied()?;
-    let slot = maps::SLOTS.get_ptr_mut(&pd)?;
+    let key = unsafe { maps::SOCKETS.get(&sk) }.copied()?;
+    let slot = maps::SLOTS.get_ptr_mut(&key)?;
     // SAFETY: a map value; see wait::try_start for who else writes it.
     let slot = unsafe { &mut *slot };
     (slot.file.sk == sk).then_some(slot)

@@ -5,6 +5,8 @@
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 
+use crate::target::Target;
+
 /// A value that belongs to who used it last.
 #[repr(C)]
 pub struct Scratch<T> {
@@ -36,8 +38,11 @@ impl<T> Scratch<T> {
     }
 }
 
-/// Where [`fnv`] begins.
-pub const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+/// Where [`fnv`] begins: for each target elsewhere, because user space keeps what it was told by process.
+#[inline(always)]
+pub fn basis(target: Target) -> u64 {
+    0xcbf2_9ce4_8422_2325 ^ u64::from(target.index)
+}
 
 /// FNV-1a by words: what is hashed here has few distinct values in one program, and 64 bits keep them apart.
 #[inline(always)]

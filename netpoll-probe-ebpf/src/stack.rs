@@ -15,11 +15,12 @@ use netpoll_probe_common::{
 use crate::{
     emit, maps,
     scratch::{self, Scratch},
+    target::Target,
 };
 
 /// Walks the stack, hands it over if it is new, and returns its hash; 0: not known.
 #[inline(always)]
-pub fn hash(ctx: &ProbeContext) -> u64 {
+pub fn hash(ctx: &ProbeContext, target: Target) -> u64 {
     let Some(scratch) = maps::STACK_SCRATCH.get_ptr_mut(0) else { return 0 };
     let user = Scratch::take(scratch);
     // SAFETY: the scratch is this CPU's, and the program stays on its CPU; who preempts it is noticed below.
@@ -32,7 +33,7 @@ pub fn hash(ctx: &ProbeContext) -> u64 {
             return 0;
         }
         let frames = (bytes as usize) / 8;
-        let mut hash = scratch::FNV_BASIS;
+        let mut hash = scratch::basis(target);
         let mut frame = 0;
         while frame < STACK_FRAMES {
             if frame >= frames {
@@ -54,7 +55,7 @@ pub fn hash(ctx: &ProbeContext) -> u64 {
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is a StackRecord's bytes; every field is written.
     unsafe {
-        (*record).header = emit::header::<StackRecord>(kind::STACK);
+        (*record).header = emit::header::<StackRecord>(kind::STACK, target.tgid);
         (*record).hash = hash;
         (*record).frames = frames as u64;
         // By the helper: the compiler would copy byte by byte, and the verifier would follow each of them.

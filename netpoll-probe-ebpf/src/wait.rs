@@ -5,10 +5,14 @@ use aya_log_ebpf::debug;
 use netpoll_probe_common::{
     counter::Counter,
     record::{SpuriousRecord, WaitRecord, flag, kind, outcome, poller, source},
-    slot::{FileFacts, PollDescSlot, WaitSlot},
+    slot::{FileFacts, PollDescSlot, WaitSlot, slot_key},
 };
 
-use crate::{config::config, emit, file, labels, maps, read, regs, stack};
+use crate::{
+    config::config,
+    emit, file, labels, maps, read, regs, stack,
+    target::{self, Target},
+};
 
 /// `pdReady`, `runtime/netpoll.go`.
 const PD_READY: u64 = 1;
@@ -29,16 +33,14 @@ static EMPTY: PollDescSlot =
 pub fn start(ctx: &ProbeContext) {
     // SAFETY: the helper has no preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    if !emit::in_target() {
-        return;
-    }
-    if try_start(ctx, now_ns).is_none() {
+    let Some(target) = target::current() else { return };
+    if try_start(ctx, now_ns, target).is_none() {
         emit::count(Counter::ReadTarget);
     }
 }
 
 #[inline(always)]
-fn try_start(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
+fn try_start(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
     let pd = regs::argument_0(ctx);
     let mode = regs::argument_1(ctx) & 0xff;
     let g = regs::g(ctx);
@@ -52,14 +54,15 @@ fn try_start(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
     let gpp = if mode == READ { config!(pd_rg) } else { config!(pd_wg) };
     let ready = read::user::<u64>(pd + gpp)? == PD_READY;
 
-    let Some(slot) = slot_of(pd) else {
+    let key = slot_key(pd, target.index);
+    let Some(slot) = slot_of(key) else {
         emit::count(Counter::SlotsFull);
         return Some(());
     };
     // SAFETY: the map's values live as long as the program. One goroutine at a time waits on a pollDesc in one
     // direction, so only polls and stamps on other CPUs touch the same wait, and they do nothing while start_ns is 0.
     let slot = unsafe { &mut *slot };
-    file::refresh(&mut slot.file, fd as i32, tag);
+    file::refresh(&mut slot.file, fd as i32, tag, target);
     let state = file::state(&slot.file);
     let readable = mode == READ && file::readable(&slot.file, state);
     let sent_bytes = if mode == READ { file::sent_bytes(&slot.file, state) } else { 0 };
@@ -69,7 +72,7 @@ fn try_start(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
     }
     set_start(wait, 0);
     if wait.last_g == g {
-        report_spurious(wait, pd, goid, now_ns, mode);
+        report_spurious(wait, pd, goid, now_ns, mode, target);
     }
     wait.last_g = 0;
     wait.g = g;
@@ -97,7 +100,7 @@ fn try_start(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
         wait.kernel_ready_source = source::NONE;
     }
     if config!(index_sockets) == 1 && slot.file.sk != 0 {
-        index_socket(slot.file.sk, pd);
+        index_socket(slot.file.sk, key);
     }
     let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
     set_start(wait, now_ns);
@@ -107,12 +110,12 @@ fn try_start(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
 
 /// The slot of a pollDesc, made if it is new.
 #[inline(always)]
-fn slot_of(pd: u64) -> Option<*mut PollDescSlot> {
-    if let Some(slot) = maps::SLOTS.get_ptr_mut(&pd) {
+fn slot_of(key: u64) -> Option<*mut PollDescSlot> {
+    if let Some(slot) = maps::SLOTS.get_ptr_mut(&key) {
         return Some(slot);
     }
-    let _ = maps::SLOTS.insert(&pd, &EMPTY, 0);
-    maps::SLOTS.get_ptr_mut(&pd)
+    let _ = maps::SLOTS.insert(&key, &EMPTY, 0);
+    maps::SLOTS.get_ptr_mut(&key)
 }
 
 /// `pollDesc.fdseq`, cut to the bits that an epoll event's tag has; 0 where it does not exist.
@@ -141,22 +144,22 @@ fn set_start(wait: &mut WaitSlot, start_ns: u64) {
 }
 
 #[inline(always)]
-fn index_socket(sk: u64, pd: u64) {
+fn index_socket(sk: u64, key: u64) {
     // SAFETY: the value is copied at once.
-    if unsafe { maps::SOCKETS.get(&sk) } != Some(&pd) {
-        let _ = maps::SOCKETS.insert(&sk, &pd, 0);
+    if unsafe { maps::SOCKETS.get(&sk) } != Some(&key) {
+        let _ = maps::SOCKETS.insert(&sk, &key, 0);
     }
 }
 
 /// The same goroutine waits again after it was woken as ready. When it ran on the same P all the time (`schedtick`
 /// unchanged) and made one system call (`syscalltick` one higher), that call was the one that said EAGAIN.
 #[inline(always)]
-fn report_spurious(wait: &WaitSlot, pd: u64, goid: u64, again_ns: u64, mode: u64) {
+fn report_spurious(wait: &WaitSlot, pd: u64, goid: u64, again_ns: u64, mode: u64, target: Target) {
     let Some((p, ticks)) = ticks_of(wait.last_g) else { return };
     let (schedtick, syscalltick) = (ticks as u32, (ticks >> 32) as u32);
     let (last_schedtick, last_syscalltick) = (wait.last_ticks as u32, (wait.last_ticks >> 32) as u32);
     if p == wait.last_p && schedtick == last_schedtick && syscalltick == last_syscalltick.wrapping_add(1) {
-        let header = emit::header::<SpuriousRecord>(kind::SPURIOUS);
+        let header = emit::header::<SpuriousRecord>(kind::SPURIOUS, target.tgid);
         emit::record(SpuriousRecord { header, pd, goid, again_ns, mode }, Counter::RingFullSpurious);
     }
 }
@@ -177,22 +180,20 @@ fn ticks_of(g: u64) -> Option<(u64, u64)> {
 pub fn end(ctx: &ProbeContext) {
     // SAFETY: the helper has no preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    if !emit::in_target() {
-        return;
-    }
-    if try_end(ctx, now_ns).is_none() {
+    let Some(target) = target::current() else { return };
+    if try_end(ctx, now_ns, target).is_none() {
         emit::count(Counter::ReadTarget);
     }
 }
 
 #[inline(always)]
-fn try_end(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
+fn try_end(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
     let g = regs::g(ctx);
     let pd: u64 = read::user(regs::stack_pointer(ctx) + config!(pd_home))?;
     // Before the ways part: the verifier goes through their loops once for each way.
-    let stack_hash = stack::hash(ctx);
-    let labels_hash = labels::hash(g);
-    let Some(slot) = maps::SLOTS.get_ptr_mut(&pd) else {
+    let stack_hash = stack::hash(ctx, target);
+    let labels_hash = labels::hash(g, target);
+    let Some(slot) = maps::SLOTS.get_ptr_mut(&slot_key(pd, target.index)) else {
         emit::count(Counter::EndWithoutStart);
         return Some(());
     };
@@ -223,7 +224,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
     if let Some(mut entry) = maps::RING.reserve::<WaitRecord>(0) {
         let wait = if mode == READ { &slot.read } else { &slot.write };
         entry.write(WaitRecord {
-            header: emit::header::<WaitRecord>(kind::WAIT),
+            header: emit::header::<WaitRecord>(kind::WAIT, target.tgid),
             pd,
             g,
             goid: wait.goid,
@@ -238,7 +239,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64) -> Option<()> {
             labels_hash,
             file: slot.file,
             fd: wait.fd,
-            tid: emit::thread(),
+            tid: target::thread(),
             socket_state: wait.socket_state,
             flags: wait.flags,
             mode: mode as u8,

@@ -9,6 +9,7 @@ use std::{
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -96,10 +97,11 @@ fn with_snapshots<T>(
     use_it: impl FnOnce(&GoBinary, u64, &dyn Fn(Wanted) -> Snapshot) -> T,
 ) -> T {
     let process = Process::open(program.child.id()).unwrap();
-    let binary = GoBinary::from_file(process.executable().try_clone().unwrap(), "goroutines").unwrap();
+    let file = process.executable().try_clone().unwrap();
+    let binary = Arc::new(GoBinary::from_file(file, "goroutines").unwrap());
     let runtime = GoRuntime::of(&binary).unwrap();
     let layout = runtime.layout().unwrap();
-    let frames = BinaryFrames::new(&runtime);
+    let frames = BinaryFrames::new(Arc::clone(&binary), &runtime);
     let memory = process.memory();
     let load_bias = process.load_bias(binary.elf().entry_vaddr).unwrap();
     let source = Source {

@@ -108,6 +108,17 @@ impl KernelBtf {
             .ok_or_else(|| BtfError::Missing { name: name.to_owned(), member: member.to_owned() })
     }
 
+    /// Bytes of `struct name`.
+    ///
+    /// # Errors
+    /// When the kernel has no such struct.
+    pub fn size_of(&self, name: &str) -> Result<u32, BtfError> {
+        self.structs
+            .get(name)
+            .and_then(|at| u32_at(&self.data, at + 8))
+            .ok_or_else(|| BtfError::Missing { name: name.to_owned(), member: "size".to_owned() })
+    }
+
     /// Whether the kernel has a function or type of this kind and name.
     #[must_use]
     pub fn has(&self, kind: Kind, name: &str) -> bool {

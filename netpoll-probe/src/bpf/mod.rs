@@ -4,6 +4,7 @@
 //! gives which clock, [`session`] loads and attaches what it says, and [`reader`] hands out the ring's bytes.
 
 pub mod kernel_btf;
+mod maps;
 pub mod object;
 pub mod offsets;
 pub mod plan;

@@ -10,10 +10,15 @@ use super::kernel_btf::{BtfError, KernelBtf};
 /// # Errors
 /// When this kernel's BTF lacks one of the members.
 pub fn of_kernel(btf: &KernelBtf, config: &mut Config) -> Result<(), BtfError> {
-    let wanted: [(&mut u32, &str, &str); 35] = [
+    let wanted: [(&mut u32, &str, &str); 40] = [
         (&mut config.task_files, "task_struct", "files"),
         (&mut config.task_pid, "task_struct", "pid"),
         (&mut config.task_tgid, "task_struct", "tgid"),
+        (&mut config.task_thread_pid, "task_struct", "thread_pid"),
+        (&mut config.pid_level, "pid", "level"),
+        (&mut config.pid_numbers, "pid", "numbers"),
+        (&mut config.upid_namespace, "upid", "ns"),
+        (&mut config.pid_namespace_inode, "pid_namespace", "ns"),
         (&mut config.files_fdt, "files_struct", "fdt"),
         (&mut config.fdt_max_fds, "fdtable", "max_fds"),
         (&mut config.fdt_fd, "fdtable", "fd"),
@@ -53,6 +58,8 @@ pub fn of_kernel(btf: &KernelBtf, config: &mut Config) -> Result<(), BtfError> {
     // The queue's length stands in its head; epoll_event.data after the 4 bytes of events, packed on amd64.
     config.sock_receive_queue_length += btf.offset_of("sk_buff_head", "qlen")?;
     config.epitem_event_data += btf.offset_of("epoll_event", "data")?;
+    config.pid_namespace_inode += btf.offset_of("ns_common", "inum")?;
+    config.upid_bytes = btf.size_of("upid")?;
     // KTIME_LOW_RES, a jiffy (kernel/time/posix-timers.c).
     let tick = clock_getres(ClockId::MonotonicCoarse);
     config.tick_ns = u32::try_from(tick.tv_nsec).unwrap_or(0);

@@ -3,6 +3,7 @@
 use std::{
     fmt, io,
     os::fd::{AsRawFd, RawFd},
+    task::{Context, Poll},
 };
 
 use aya::maps::{MapData, RingBuf};
@@ -58,13 +59,19 @@ impl AsRawFd for RingReader {
 }
 
 impl AsyncRing {
-    /// Waits until the programs say that much is waiting.
+    /// Whether the programs say that much is waiting; if not, wakes the task when they do.
     ///
     /// # Errors
     /// When the reactor is gone.
-    pub async fn readable(&mut self) -> io::Result<()> {
-        self.fd.readable_mut().await?.clear_ready();
-        Ok(())
+    pub fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.fd.poll_read_ready_mut(context) {
+            Poll::Ready(Ok(mut guard)) => {
+                guard.clear_ready();
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     /// [`RingReader::drain`]

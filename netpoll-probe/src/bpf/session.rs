@@ -1,6 +1,7 @@
 //! Loads the programs, attaches them as the plan says, and gives access to their maps.
 
 use std::{
+    collections::HashMap,
     io::Read as _,
     num::NonZeroU32,
     os::fd::OwnedFd,
@@ -9,22 +10,26 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader, Endianness,
-    maps::{Array, HashMap, Map, MapError, PerCpuArray, RingBuf},
+    maps::{MapError, RingBuf},
     programs::{
         BtfTracePoint, FEntry, Iter, KProbe, ProgramError, TracePoint, UProbe,
-        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLinkId, UProbeScope},
     },
 };
-use netpoll_probe_common::{config::Config, counter::Counter, record::FileRecord, slot::PollDescSlot};
+use netpoll_probe_common::{
+    config::Config,
+    record::{FileRecord, TaskRecord},
+};
 use rustix::io::Errno;
 use thiserror::Error;
-use zerocopy::{FromBytes as _, IntoBytes as _};
+use zerocopy::{FromBytes, IntoBytes as _};
 
 use super::{
     kernel_btf::{KernelBtf, Kind},
     object,
-    plan::{Hook, Plan},
+    plan::{Hook, Plan, Site},
     reader::RingReader,
+    support,
 };
 
 /// What can go wrong between the object and its attached programs.
@@ -56,7 +61,7 @@ pub enum SessionError {
     #[error("the eBPF object has no {0}")]
     Missing(&'static str),
     /// The list of files could not be read.
-    #[error("cannot list the target's files")]
+    #[error("cannot list files or processes")]
     Files(#[from] std::io::Error),
 }
 
@@ -76,46 +81,110 @@ impl SessionError {
 const FILES: &str = "files";
 /// The kernel's iterator that it runs on.
 const FILES_ITERATOR: &str = "task_file";
-
-/// `[u8; N]` stands in for the map values: aya's `Pod` cannot be implemented for another crate's types.
-type SlotBytes = [u8; size_of::<PollDescSlot>()];
+/// The program that lists processes.
+const TASKS: &str = "tasks";
+/// The kernel's iterator that it runs on.
+const TASKS_ITERATOR: &str = "task";
+/// The program that tells when a process runs another program, and its tracepoint.
+const EXEC: &str = "exec";
+const EXEC_TRACEPOINT: &str = "sched_process_exec";
 
 /// The attached programs. Dropping it detaches them; so does the end of the process, however it ends.
 #[derive(Debug)]
 pub struct Session {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
+    /// The plan's uprobes, ends before starts, so that no wait is seen to begin and not to end.
+    uprobes: Vec<(&'static str, Site)>,
+    /// Those that are attached, by process.
+    attached: HashMap<u32, Vec<(&'static str, UProbeLinkId)>>,
+}
+
+/// A process, as the programs know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TargetId {
+    /// Its thread group, in the initial PID namespace.
+    pub tgid: u32,
+    /// Its number in this session.
+    pub index: u32,
 }
 
 impl Session {
-    /// Loads the object with `config` frozen into it, and attaches the plan's programs to the process: ends before starts,
-    /// so that no wait is seen to begin and not to end.
+    /// Loads the object with `config` frozen into it, and attaches the plan's programs but for its uprobes, which
+    /// [`Self::add`] places in each process.
     ///
     /// # Errors
     /// When the kernel refuses the object, or one of its programs.
-    pub fn attach(
-        config: &Config,
-        plan: &Plan,
-        kernel: &KernelBtf,
-        executable: &Path,
-        pid: u32,
-        debug: bool,
-    ) -> Result<Self, SessionError> {
+    pub fn load(config: &Config, plan: &Plan, kernel: &KernelBtf, log: bool) -> Result<Self, SessionError> {
         // aya looks up ids by name in it, and has no relocations to do (rustc emits none).
         let btf = Btf::parse(&kernel.only(&names(plan)), Endianness::default())?;
-        let log_level: u8 = if debug { aya_log::Level::Debug as u8 } else { 0 };
+        let log_level: u8 = if log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global("CONFIG", config.as_bytes(), true)
             .override_global(aya_log::LEVEL, &log_level, true)
             .load(object::BYTES)?;
-        for choice in plan.choices.iter().rev() {
-            for hook in &choice.hooks {
-                attach_one(&mut ebpf, &btf, hook, executable, pid)?;
+        let mut uprobes = Vec::new();
+        for hook in plan.choices.iter().rev().flat_map(|choice| &choice.hooks) {
+            if let Hook::Uprobe { program, site } = hook {
+                let probe: &mut UProbe =
+                    program_of(&mut ebpf, program)?.map_err(|source| failed(hook, source))?;
+                probe.load().map_err(|source| failed(hook, source))?;
+                uprobes.push((*program, site.clone()));
+            } else {
+                attach_one(&mut ebpf, &btf, hook)?;
             }
         }
-        let files: &mut Iter = program_of(&mut ebpf, FILES)?.map_err(files_failed)?;
-        files.load(FILES_ITERATOR, &btf).map_err(files_failed)?;
-        Ok(Self { ebpf })
+        attach_one(&mut ebpf, &btf, &Hook::Tracepoint { program: EXEC, tracepoint: EXEC_TRACEPOINT })?;
+        load_iterator(&mut ebpf, &btf, FILES, FILES_ITERATOR)?;
+        if config.pid_namespace != support::INITIAL_PID_NAMESPACE {
+            load_iterator(&mut ebpf, &btf, TASKS, TASKS_ITERATOR)?;
+        }
+        Ok(Self { ebpf, uprobes, attached: HashMap::new() })
+    }
+
+    /// Places the uprobes in a process. `pid` is its id in this tool's PID namespace.
+    ///
+    /// # Errors
+    /// When the kernel refuses one; then none is left in that process.
+    pub fn add(&mut self, target: TargetId, pid: u32, executable: &Path) -> Result<(), SessionError> {
+        self.put_target(target)?;
+        for (program, site) in self.uprobes.clone() {
+            match self.place(program, &site, pid, executable) {
+                Ok(link) => self.attached.entry(target.tgid).or_default().push((program, link)),
+                Err(error) => {
+                    self.remove(target)?;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn place(
+        &mut self,
+        program: &'static str,
+        site: &Site,
+        pid: u32,
+        executable: &Path,
+    ) -> Result<UProbeLinkId, SessionError> {
+        let failed = |source| failed(&Hook::Uprobe { program, site: site.clone() }, source);
+        let probe: &mut UProbe = program_of(&mut self.ebpf, program)?.map_err(failed)?;
+        let location = UProbeAttachLocation::AbsoluteOffset(site.file_offset);
+        let scope = NonZeroU32::new(pid).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
+        probe.attach(UProbeAttachPoint { location, cookie: None }, executable, scope).map_err(failed)
+    }
+
+    /// Takes the uprobes out of a process again, also of one that has ended.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove(&mut self, target: TargetId) -> Result<(), SessionError> {
+        for (program, link) in self.attached.remove(&target.tgid).unwrap_or_default() {
+            let probe: Result<&mut UProbe, _> = program_of(&mut self.ebpf, program)?;
+            let detached = probe.and_then(|probe| probe.detach(link));
+            detached.map_err(|source| SessionError::Attach { hook: program.to_owned(), source })?;
+        }
+        self.remove_target(target)
     }
 
     /// The ring of records; once.
@@ -128,113 +197,32 @@ impl Session {
         Ok(RingReader::new(ring))
     }
 
-    /// The target's open files now, from the kernel's iterator.
+    /// The targets' open files now, from the kernel's iterator.
     ///
     /// # Errors
     /// When the iterator cannot be run.
     pub fn files(&mut self) -> Result<Vec<FileRecord>, SessionError> {
-        let program: &mut Iter = program_of(&mut self.ebpf, FILES)?.map_err(files_failed)?;
-        let id = program.attach().map_err(files_failed)?;
-        let link = program.take_link(id).map_err(files_failed)?;
+        self.iterate(FILES)
+    }
+
+    /// The processes of this tool's PID namespace. Only for a tool that is not in the initial one, where the ids would be
+    /// the same.
+    ///
+    /// # Errors
+    /// When the iterator cannot be run.
+    pub fn tasks(&mut self) -> Result<Vec<TaskRecord>, SessionError> {
+        self.iterate(TASKS)
+    }
+
+    fn iterate<T: FromBytes>(&mut self, name: &'static str) -> Result<Vec<T>, SessionError> {
+        let failed = |source| SessionError::Attach { hook: format!("iterator {name}"), source };
+        let program: &mut Iter = program_of(&mut self.ebpf, name)?.map_err(failed)?;
+        let id = program.attach().map_err(failed)?;
+        let link = program.take_link(id).map_err(failed)?;
         let mut file = link.into_file().map_err(std::io::Error::other)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        Ok(bytes
-            .chunks_exact(size_of::<FileRecord>())
-            .filter_map(|chunk| FileRecord::read_from_bytes(chunk).ok())
-            .collect())
-    }
-
-    /// Tells the programs the netpoller's `struct eventpoll`.
-    ///
-    /// # Errors
-    /// When the map refuses.
-    pub fn set_eventpoll(&mut self, address: u64) -> Result<(), SessionError> {
-        let failed = |source| SessionError::Map { name: "EVENTPOLL", source };
-        let mut map: Array<_, u64> = map_of(&mut self.ebpf, "EVENTPOLL")?.try_into().map_err(failed)?;
-        map.set(0, address, 0).map_err(failed)
-    }
-
-    /// Gives a pollDesc that was waited on before the programs were there its slot, unless it has one by now.
-    /// Returns whether it was given.
-    ///
-    /// # Errors
-    /// When the map refuses.
-    pub fn put_slot(&mut self, pd: u64, slot: &PollDescSlot) -> Result<bool, SessionError> {
-        /// `BPF_NOEXIST`, `include/uapi/linux/bpf.h`
-        const NO_EXIST: u64 = 1;
-        let failed = |source| SessionError::Map { name: "SLOTS", source };
-        let mut slots: HashMap<_, u64, SlotBytes> =
-            map_of(&mut self.ebpf, "SLOTS")?.try_into().map_err(failed)?;
-        let Ok(bytes) = SlotBytes::try_from(slot.as_bytes()) else { return Ok(false) };
-        match slots.insert(pd, bytes, NO_EXIST) {
-            Ok(()) => Ok(true),
-            Err(MapError::SyscallError(error))
-                if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
-            {
-                Ok(false)
-            }
-            Err(source) => Err(failed(source)),
-        }
-    }
-
-    /// Takes a pollDesc's slot away again.
-    ///
-    /// # Errors
-    /// When the map refuses.
-    pub fn remove_slot(&mut self, pd: u64) -> Result<(), SessionError> {
-        let failed = |source| SessionError::Map { name: "SLOTS", source };
-        let mut slots: HashMap<_, u64, SlotBytes> =
-            map_of(&mut self.ebpf, "SLOTS")?.try_into().map_err(failed)?;
-        match slots.remove(&pd) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(source) => Err(failed(source)),
-        }
-    }
-
-    /// Lets the socket tracepoints find a pollDesc.
-    ///
-    /// # Errors
-    /// When the map refuses.
-    pub fn index_socket(&mut self, sk: u64, pd: u64) -> Result<(), SessionError> {
-        let failed = |source| SessionError::Map { name: "SOCKETS", source };
-        let mut sockets: HashMap<_, u64, u64> =
-            map_of(&mut self.ebpf, "SOCKETS")?.try_into().map_err(failed)?;
-        sockets.insert(sk, pd, 0).map_err(failed)
-    }
-
-    /// Every pollDesc that was ever waited on, with its state now.
-    ///
-    /// # Errors
-    /// When the map refuses.
-    pub fn slots(&mut self) -> Result<Vec<(u64, PollDescSlot)>, SessionError> {
-        let failed = |source| SessionError::Map { name: "SLOTS", source };
-        let slots: HashMap<_, u64, SlotBytes> =
-            map_of(&mut self.ebpf, "SLOTS")?.try_into().map_err(failed)?;
-        let mut all = Vec::new();
-        for entry in &slots {
-            let (pd, bytes) = entry.map_err(failed)?;
-            if let Ok(slot) = PollDescSlot::read_from_bytes(&bytes) {
-                all.push((pd, slot));
-            }
-        }
-        Ok(all)
-    }
-
-    /// What the programs could not do, so far.
-    ///
-    /// # Errors
-    /// When the map refuses.
-    pub fn counters(&mut self) -> Result<Vec<(Counter, u64)>, SessionError> {
-        let failed = |source| SessionError::Map { name: "COUNTERS", source };
-        let counters: PerCpuArray<_, u64> = map_of(&mut self.ebpf, "COUNTERS")?.try_into().map_err(failed)?;
-        Counter::ALL
-            .into_iter()
-            .map(|counter| {
-                let values = counters.get(&(counter as u32), 0).map_err(failed)?;
-                Ok((counter, values.iter().sum()))
-            })
-            .collect()
+        Ok(bytes.chunks_exact(size_of::<T>()).filter_map(|chunk| T::read_from_bytes(chunk).ok()).collect())
     }
 
     /// How often the programs ran and how long, in all; the times are zero unless [`measure_run_time`] is on.
@@ -269,6 +257,14 @@ pub struct RunTime {
     pub run_time_ns: u64,
 }
 
+impl RunTime {
+    /// Adds that of another session.
+    pub fn merge(&mut self, other: Self) {
+        self.runs += other.runs;
+        self.run_time_ns += other.run_time_ns;
+    }
+}
+
 /// Lets the kernel measure the run time of all eBPF programs of the machine, until the result is dropped
 /// (`BPF_ENABLE_STATS`, `kernel/bpf/syscall.c`).
 ///
@@ -286,38 +282,41 @@ pub fn executable_of(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/exe"))
 }
 
-/// What the plan's programs, and that which lists files, attach to by a name in the kernel's BTF, as aya spells them.
+/// What the plan's programs, and those that every session has, attach to by a name in the kernel's BTF, as aya spells them.
 fn names(plan: &Plan) -> Vec<(Kind, String)> {
+    let typedef = |tracepoint: &str| (Kind::Typedef, format!("btf_trace_{tracepoint}"));
+    let iterator = |name: &str| (Kind::Function, format!("bpf_iter_{name}"));
     plan.hooks()
         .filter_map(|hook| match hook {
-            Hook::Tracepoint { tracepoint, .. } => Some((Kind::Typedef, format!("btf_trace_{tracepoint}"))),
+            Hook::Tracepoint { tracepoint, .. } => Some(typedef(tracepoint)),
             Hook::Fentry { function, .. } => Some((Kind::Function, (*function).to_owned())),
             Hook::Uprobe { .. } | Hook::Syscall { .. } | Hook::Kprobe { .. } => None,
         })
-        .chain([(Kind::Function, format!("bpf_iter_{FILES_ITERATOR}"))])
+        .chain([typedef(EXEC_TRACEPOINT), iterator(FILES_ITERATOR), iterator(TASKS_ITERATOR)])
         .collect()
 }
 
-/// Attaches one program of the plan.
-fn attach_one(
+fn load_iterator(
     ebpf: &mut Ebpf,
     btf: &Btf,
-    hook: &Hook,
-    executable: &Path,
-    pid: u32,
+    program: &'static str,
+    iterator: &str,
 ) -> Result<(), SessionError> {
-    let failed = |source| SessionError::Attach { hook: hook.to_string(), source };
+    let failed = |source| SessionError::Attach { hook: format!("iterator {iterator}"), source };
+    let program: &mut Iter = program_of(ebpf, program)?.map_err(failed)?;
+    program.load(iterator, btf).map_err(failed)
+}
+
+fn failed(hook: &Hook, source: ProgramError) -> SessionError {
+    SessionError::Attach { hook: hook.to_string(), source }
+}
+
+/// Attaches one program of the plan that is of the whole machine.
+fn attach_one(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<(), SessionError> {
+    let failed = |source| failed(hook, source);
     match hook {
-        Hook::Uprobe { program, site } => {
-            let program: &mut UProbe = program_of(ebpf, program)?.map_err(failed)?;
-            program.load().map_err(failed)?;
-            let point = UProbeAttachPoint {
-                location: UProbeAttachLocation::AbsoluteOffset(site.file_offset),
-                cookie: None,
-            };
-            let scope = NonZeroU32::new(pid).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
-            program.attach(point, executable, scope).map_err(failed)?;
-        }
+        // They are of a process.
+        Hook::Uprobe { .. } => {}
         Hook::Syscall { program, tracepoint } => {
             let program: &mut TracePoint = program_of(ebpf, program)?.map_err(failed)?;
             program.load().map_err(failed)?;
@@ -342,10 +341,6 @@ fn attach_one(
     Ok(())
 }
 
-fn files_failed(source: ProgramError) -> SessionError {
-    SessionError::Attach { hook: "iterator task_file".to_owned(), source }
-}
-
 fn program_of<'a, T>(
     ebpf: &'a mut Ebpf,
     name: &'static str,
@@ -355,8 +350,4 @@ where
 {
     let program = ebpf.program_mut(name).ok_or(SessionError::Missing(name))?;
     Ok(program.try_into())
-}
-
-fn map_of<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Map, SessionError> {
-    ebpf.map_mut(name).ok_or(SessionError::Missing(name))
 }

@@ -1,6 +1,6 @@
 //! What this kernel allows. Facts only; the rules are in [`super::plan`].
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use aya::{programs::ProgramType, sys::is_program_supported};
 
@@ -12,6 +12,17 @@ use super::{
 /// The tracepoints that stand in for `ep_poll_callback`, in the order in which they are attached.
 pub const READY_TRACEPOINTS: [&str; 5] =
     ["sk_data_ready", "inet_sock_set_state", "tcp_receive_reset", "tcp_probe", "sched_waking"];
+
+/// `PROC_PID_INIT_INO`, `include/linux/proc_ns.h`: the inode of the initial PID namespace.
+pub const INITIAL_PID_NAMESPACE: u32 = 0xEFFF_FFFC;
+
+/// The inode of this tool's PID namespace; the initial one's where the kernel has none.
+#[must_use]
+pub fn own_pid_namespace() -> u32 {
+    let inode =
+        fs::metadata("/proc/self/ns/pid").ok().and_then(|namespace| u32::try_from(namespace.ino()).ok());
+    inode.unwrap_or(INITIAL_PID_NAMESPACE)
+}
 
 /// What the running kernel allows. `None`: could not be found out, which is not the same as no.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

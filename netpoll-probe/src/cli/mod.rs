@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+pub mod record;
+pub mod targets;
 pub mod value;
 
 use clap::{Parser, Subcommand};

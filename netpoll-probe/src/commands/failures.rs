@@ -8,7 +8,7 @@ use crate::{
     exit::Exit,
     gobin::Error as GobinError,
     goruntime::binary::Error as RuntimeError,
-    target::error::Error as TargetError,
+    target::{cgroup::Error as CgroupError, error::Error as TargetError},
 };
 
 const AS_ROOT: &str = "run it as root: sudo netpoll-probe …";
@@ -50,6 +50,21 @@ impl From<TargetError> for Failure {
             TargetError::NoExecutable { .. } => (Exit::Target, "attach to a running Go program".to_owned()),
             TargetError::Permission { .. } => (Exit::Kernel, allowed()),
             _ => (Exit::Failed, "is the process still there? ps -p PID".to_owned()),
+        };
+        Self::new(exit, error, hint)
+    }
+}
+
+impl From<CgroupError> for Failure {
+    fn from(error: CgroupError) -> Self {
+        let (exit, hint) = match &error {
+            CgroupError::NotACgroup { .. } => {
+                (Exit::Target, "list the control groups: systemd-cgls (or: cat /proc/PID/cgroup)")
+            }
+            CgroupError::NotAnId { .. } | CgroupError::Ambiguous { .. } => {
+                (Exit::Usage, "give more of the id: docker ps --no-trunc, or crictl ps --no-trunc")
+            }
+            _ => (Exit::Target, "list containers and their ids: docker ps, podman ps, or crictl ps"),
         };
         Self::new(exit, error, hint)
     }

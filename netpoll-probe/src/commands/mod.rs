@@ -1,12 +1,18 @@
 //! The commands: they wire the layers together, own Ctrl-C, the outputs and the exit codes.
 
 pub mod attach;
+mod attached;
+mod attacher;
 mod failures;
-mod go_target;
+mod filter;
+mod go_process;
+mod go_program;
 mod open_waits;
 mod outputs;
 mod own;
+mod record;
 mod recording;
+mod selection;
 
 use std::io::{self, Write as _};
 

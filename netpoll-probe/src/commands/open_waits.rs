@@ -1,33 +1,42 @@
-//! Waits that were open before the programs were there, from a snapshot of the goroutines.
+//! Waits that were open before the programs were there, and those that still are at the end, from snapshots of the goroutines.
 
 use std::collections::{HashMap, HashSet};
 
 use netpoll_probe_common::{
     record::{FileRecord, flag},
-    slot::{FileFacts, PollDescSlot, WaitSlot},
+    slot::{FileFacts, PollDescSlot, WaitSlot, of_slot_key, slot_key},
 };
 use zerocopy::FromZeros as _;
 
-use super::{go_target::GoTarget, own::now_ns};
-use crate::{bpf::session::Session, error::Failure, snapshot::goroutine::PollMode};
+use super::{
+    attached::{Attached, Member},
+    go_process::GoProcess,
+    own::now_ns,
+};
+use crate::{
+    bpf::session::Session,
+    correlate::Sent,
+    error::Failure,
+    model::{stack::StackTable, wait::Wait},
+    snapshot::goroutine::{Goroutine, PollMode, StackState},
+};
 
 /// Gives goroutines that were parked before the programs were there their slots, and their sockets to the tracepoints.
-/// `files` are the target's open ones a moment ago.
-pub(super) fn put(
-    session: &mut Session,
-    target: &GoTarget<'_>,
-    files: Vec<FileRecord>,
-) -> Result<(), Failure> {
-    let waiting = target.waiting().unwrap_or_default();
-    let files = unchanged(files, session.files()?);
+/// `files` are the process's open ones a moment ago.
+pub(super) fn put(session: &mut Session, process: &GoProcess, files: Vec<FileRecord>) -> Result<(), Failure> {
+    let target = process.id();
+    let waiting = process.waiting().unwrap_or_default();
+    let now = session.files()?.into_iter().filter(|file| file.tgid == target.tgid).collect();
+    let files = unchanged(files, now);
     let start_ns = now_ns();
     let files: HashMap<i32, &FileRecord> = files.iter().map(|file| (file.file.fd, file)).collect();
     let mut slots: HashMap<u64, PollDescSlot> = HashMap::new();
     for goroutine in &waiting {
         let Some(poll) = &goroutine.poll else { continue };
         let file = files.get(&poll.fd);
-        let tag = target.tag(poll.fdseq);
-        let slot = slots.entry(poll.poll_desc).or_insert_with(PollDescSlot::new_zeroed);
+        let tag = process.program().tag(poll.fdseq);
+        let slot =
+            slots.entry(slot_key(poll.poll_desc, target.index)).or_insert_with(PollDescSlot::new_zeroed);
         if let Some(file) = file {
             slot.file = file.file;
             slot.file.tag = tag;
@@ -49,13 +58,13 @@ pub(super) fn put(
         }
     }
     let mut given = HashSet::new();
-    for (pd, slot) in &slots {
-        if session.put_slot(*pd, slot)? {
-            given.insert(*pd);
+    for (key, slot) in &slots {
+        if session.put_slot(*key, slot)? {
+            given.insert(*key);
         }
     }
-    for (pd, slot) in slots.iter().filter(|(pd, slot)| given.contains(*pd) && slot.file.sk != 0) {
-        session.index_socket(slot.file.sk, *pd)?;
+    for (key, slot) in slots.iter().filter(|(key, slot)| given.contains(*key) && slot.file.sk != 0) {
+        session.index_socket(slot.file.sk, *key)?;
     }
     Ok(())
 }
@@ -67,4 +76,60 @@ fn unchanged(before: Vec<FileRecord>, after: Vec<FileRecord>) -> Vec<FileRecord>
         before.get(&file.file.fd).is_some_and(|was| (was.inode, was.sk) == (file.file.inode, file.file.sk))
     };
     after.into_iter().filter(same).collect()
+}
+
+/// The waits of all members that were open at `end_ns`, with stacks from a snapshot. `slots` are all that there were then.
+/// A slot that is still taken although its goroutine is not parked there is no wait: the goroutine turned away before it
+/// parked.
+pub(super) fn at_end(
+    attached: &mut Attached,
+    slots: &[(u64, PollDescSlot)],
+    end_ns: u64,
+    stacks: &mut StackTable,
+) -> Result<Vec<(Wait, Sent)>, Failure> {
+    let waiting: HashMap<u32, Vec<Goroutine>> = attached
+        .members()
+        .filter_map(|member| Some((member.process.id().index, member.process.waiting()?)))
+        .collect();
+    // Waits that ended meanwhile bring the stacks that they had.
+    attached.drain();
+    let (members, session, symbolizer) = attached.parts();
+    let files: HashMap<(u32, i32), FileRecord> =
+        session.files()?.into_iter().map(|file| ((file.tgid, file.file.fd), file)).collect();
+    let later: HashMap<u64, PollDescSlot> = session.slots()?.into_iter().collect();
+    let mut members: HashMap<u32, &mut Member> =
+        members.values_mut().map(|member| (member.process.id().index, member)).collect();
+    let parked: HashMap<(u64, u64), &Goroutine> = waiting
+        .iter()
+        .flat_map(|(index, goroutines)| goroutines.iter().map(move |goroutine| (*index, goroutine)))
+        .filter_map(|(index, g)| Some(((slot_key(g.poll.as_ref()?.poll_desc, index), g.g), g)))
+        .collect();
+    let mut open = Vec::new();
+    for (key, slot) in slots {
+        let (poll_desc, index) = of_slot_key(*key);
+        let Some(Member { process, correlator }) = members.get_mut(&index) else { continue };
+        let after = later.get(key).copied().unwrap_or_else(PollDescSlot::new_zeroed);
+        let mut slot = *slot;
+        for (wait, after) in [(&mut slot.read, &after.read), (&mut slot.write, &after.write)] {
+            let still_taken = wait.start_ns != 0 && wait.start_ns == after.start_ns;
+            if still_taken && waiting.contains_key(&index) && !parked.contains_key(&(*key, wait.g)) {
+                wait.start_ns = 0;
+                correlator.turned_away();
+            }
+        }
+        for (taken, mut wait) in correlator.open(&slot, end_ns) {
+            let bias = process.load_bias();
+            if let Some(Goroutine { stack: StackState::Walked(stack), poll: Some(poll), .. }) =
+                parked.get(&(*key, taken.g))
+            {
+                let pcs = stack.frames.iter().skip(poll.frame).map(|frame| (frame.pc, frame.is_exact));
+                wait.stack = Some(symbolizer.walked(bias, pcs, stacks));
+            } else if let Some(pcs) = correlator.late_stack(poll_desc, taken.g, wait.clocks.start_ns) {
+                let pcs = pcs.iter().enumerate().map(|(depth, pc)| (*pc, depth == 0));
+                wait.stack = Some(symbolizer.walked(bias, pcs, stacks));
+            }
+            open.push((wait, Sent::of_open(&taken, files.get(&(process.id().tgid, taken.fd)))));
+        }
+    }
+    Ok(open)
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    cli::attach::{AttachArgs, FormatArg, GroupArg},
+    cli::record::{FormatArg, GroupArg, RecordArgs},
     error::Failure,
     exit::Exit,
     model::{group::Dimension, profile::Profile, stack::StackTable, wait::Wait},
@@ -55,7 +55,7 @@ impl Outputs {
     ///
     /// # Errors
     /// When a format is not known, or a file cannot be created.
-    pub(super) fn open(args: &AttachArgs) -> Result<Self, Failure> {
+    pub(super) fn open(args: &RecordArgs) -> Result<Self, Failure> {
         let stdout = match args.format {
             FormatArg::Txt => Format::Text,
             FormatArg::Json => Format::Json,

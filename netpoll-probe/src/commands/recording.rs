@@ -1,65 +1,50 @@
 //! The recording itself: from attached programs to a finished sum of waits.
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
+    future::poll_fn,
     io::{self, IsTerminal as _, Write as _},
+    rc::Rc,
+    task::Poll,
     time::Duration,
 };
 
-use netpoll_probe_common::{counter::Counter, record::FileRecord, slot::PollDescSlot};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
-use zerocopy::FromZeros as _;
 
 use super::{
-    go_target::GoTarget,
+    attached::{self, Attached, Exec, Member},
+    attacher::Attacher,
+    filter::Filter,
+    go_program::{self, GoProgram},
     open_waits,
     outputs::Outputs,
     own::{cpu_ns, now_ns, peak_resident_bytes},
+    selection::Selection,
     tell,
 };
 use crate::{
-    bpf::{
-        reader::AsyncRing,
-        session::{RunTime, Session},
-    },
-    cli::attach::AttachArgs,
-    correlate::{Correlated, Correlator, Sent, classify},
+    bpf::session::RunTime,
+    correlate::{Sent, classify},
     error::Failure,
-    event,
     exit::Exit,
-    model::{builder::ProfileBuilder, profile::Target, quality::Quality, wait::Wait},
-    snapshot::goroutine::{Goroutine, StackState},
-    symbolize::Symbolizer,
+    model::{
+        builder::ProfileBuilder,
+        profile::{Plan, Target},
+        quality::Quality,
+        wait::Wait,
+    },
+    target::process::Process,
 };
 
 /// How often the ring is looked at; the programs wake us only when much is waiting.
 const TICK: Duration = Duration::from_millis(20);
-/// How many ticks pass between two progress lines.
-const PROGRESS_TICKS: u32 = 10;
+/// How many ticks pass between two progress lines, and between two looks for new processes.
+const SELDOM_TICKS: u32 = 10;
 /// `sleep_until` wants a time even when its branch is off.
 const FAR_AWAY: Duration = Duration::from_secs(86_400);
-
-/// Which waits are left out, and what is idle besides what always is.
-#[derive(Debug)]
-pub(super) struct Filter {
-    min_ns: u64,
-    max_ns: u64,
-    idle_functions: Vec<String>,
-}
-
-impl Filter {
-    pub(super) fn new(min: Option<Duration>, max: Option<Duration>, idle_functions: Vec<String>) -> Self {
-        let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        Self { min_ns: min.map_or(0, ns), max_ns: max.map_or(u64::MAX, ns), idle_functions }
-    }
-
-    fn passes(&self, wait: &Wait) -> bool {
-        (self.min_ns..=self.max_ns).contains(&wait.clocks.duration_ns())
-    }
-}
 
 /// What a recording leaves behind.
 #[derive(Debug)]
@@ -67,7 +52,8 @@ pub(super) struct Recorded {
     pub(super) builder: ProfileBuilder,
     pub(super) quality: Quality,
     pub(super) outputs: Outputs,
-    pub(super) target: Target,
+    pub(super) targets: Vec<Target>,
+    pub(super) plan: Plan,
     pub(super) started_ns: u64,
     pub(super) duration_ns: u64,
     pub(super) ring_records: u64,
@@ -80,64 +66,102 @@ pub(super) struct Recorded {
 
 /// A recording that runs.
 #[derive(Debug)]
-pub(super) struct Recording<'b> {
-    session: Session,
-    ring: AsyncRing,
-    target: GoTarget<'b>,
-    correlator: Correlator,
-    symbolizer: Symbolizer<'b>,
+pub(super) struct Recording {
+    attacher: Attacher,
+    selection: Selection,
+    /// One for each executable.
+    attached: Vec<Attached>,
+    /// Of the processes that were attached to, whether or not they still run.
+    targets: Vec<Target>,
     builder: ProfileBuilder,
     outputs: Outputs,
     filter: Filter,
-    /// The programs' counters when the recording began: what happened while attaching is no loss.
-    baseline: HashMap<&'static str, u64>,
+    /// Of processes that have left, and of the stacks.
+    quality: Quality,
     started_ns: u64,
-    ring_records: u64,
     failure: Option<Failure>,
 }
 
-impl<'b> Recording<'b> {
-    /// Takes over attached programs: finds the waits that were open before, then says that it records.
+impl Recording {
+    /// Attaches to the processes that are selected, finds the waits that were open before, and says that it records.
     pub(super) fn begin(
-        mut session: Session,
-        target: GoTarget<'b>,
+        attacher: Attacher,
+        selection: Selection,
         outputs: Outputs,
         filter: Filter,
     ) -> Result<Self, Failure> {
-        let ring = session.take_ring()?.into_async().map_err(event_loop)?;
-        let mut correlator = Correlator::new(target.pid());
-        let files = session.files()?;
-        for file in &files {
-            correlator.open_file(&file.file, file.socket_state);
-        }
-        let epoll_fd = target.epoll_fd();
-        if let Some(epoll) = files.iter().find(|file| Some(file.file.fd) == epoll_fd) {
-            session.set_eventpoll(epoll.private_data)?;
-        }
-        open_waits::put(&mut session, &target, files)?;
-        let baseline =
-            session.counters()?.into_iter().map(|(counter, count)| (counter.name(), count)).collect();
-        let symbolizer = target.symbolizer();
-        tell(&format!("recording {}, {}; Ctrl-C ends it", target.name(), target.go_version()));
-        Ok(Self {
-            session,
-            ring,
-            target,
-            correlator,
-            symbolizer,
+        let mut this = Self {
+            attacher,
+            selection,
+            attached: Vec::new(),
+            targets: Vec::new(),
             builder: ProfileBuilder::default(),
             outputs,
             filter,
-            baseline,
-            started_ns: now_ns(),
-            ring_records: 0,
+            quality: Quality::default(),
+            started_ns: 0,
             failure: None,
-        })
+        };
+        this.join_new()?;
+        if this.attached.is_empty() && !this.selection.grows() {
+            return Err(this.selection.nothing_found());
+        }
+        this.attacher.rest();
+        tell(&this.begins());
+        this.started_ns = now_ns();
+        Ok(this)
+    }
+
+    /// The line that says what is recorded.
+    fn begins(&self) -> String {
+        let processes: Vec<&Member> = self.attached.iter().flat_map(Attached::members).collect();
+        let what = match processes.as_slice() {
+            [] => format!("what will run in {}", self.selection),
+            [one] => format!("{}, {}", one.process.name(), one.process.program().go_version()),
+            [first, rest @ ..] => format!("{} and {} more", first.process.name(), rest.len()),
+        };
+        format!("recording {what}; Ctrl-C ends it")
+    }
+
+    /// Attaches to processes that are selected and were not seen before.
+    fn join_new(&mut self) -> Result<(), Failure> {
+        let known: HashSet<u32> =
+            self.attached.iter().flat_map(Attached::members).map(|member| member.process.pid()).collect();
+        for pid in self.selection.find(&known)? {
+            let joined = Process::open(pid).map_err(Failure::from).and_then(|process| self.join(process));
+            match joined {
+                Ok(()) => {}
+                // What was found, and not asked for by its pid, may be a shell, or end at any moment.
+                Err(failure) if failure.exit == Exit::Target && !self.selection.names_each() => {
+                    self.selection.refuse(pid);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, process: Process) -> Result<(), Failure> {
+        let file = process.executable();
+        let binary = go_program::read_binary(file, &process.executable_path().display().to_string())?;
+        let identity = go_program::identity(&binary, file)?;
+        let at = match self.attached.iter().position(|attached| attached.identity == identity) {
+            Some(at) => at,
+            None => {
+                let program = GoProgram::of(binary, self.attacher.wants_runtime_hooks())?;
+                self.attached.push(self.attacher.attach(Rc::new(program), identity)?);
+                self.attached.len() - 1
+            }
+        };
+        let Some(attached) = self.attached.get_mut(at) else { return Ok(()) };
+        let joined = attached.join(process)?;
+        self.targets.push(joined.described().clone());
+        Ok(())
     }
 
     /// Records until told to stop, then adds what is still open.
-    pub(super) async fn run(mut self, args: &AttachArgs) -> Result<Recorded, Failure> {
-        let why = self.until_stopped(args).await?;
+    pub(super) async fn run(mut self, duration: Option<Duration>) -> Result<Recorded, Failure> {
+        let why = self.until_stopped(duration).await?;
         if io::stderr().is_terminal() {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
@@ -148,58 +172,120 @@ impl<'b> Recording<'b> {
     }
 
     /// Returns why it stopped, when that is worth a line.
-    async fn until_stopped(&mut self, args: &AttachArgs) -> Result<Option<&'static str>, Failure> {
+    async fn until_stopped(&mut self, duration: Option<Duration>) -> Result<Option<&'static str>, Failure> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(event_loop)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(event_loop)?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let end = args.duration.and_then(|duration| Instant::now().checked_add(duration));
-        let mut log = if args.verbose > 1 { Some(self.session.take_log()?) } else { None };
+        let end = duration.and_then(|duration| Instant::now().checked_add(duration));
+        let mut log = match self.attached.first_mut().filter(|_| self.attacher.logs()) {
+            Some(attached) => Some(attached.session.take_log()?),
+            None => None,
+        };
         let progress = io::stderr().is_terminal();
         let mut ticks = 0u32;
         loop {
             tokio::select! {
-                readable = self.ring.readable() => readable.map_err(event_loop)?,
+                readable = readable(&mut self.attached) => readable.map_err(event_loop)?,
                 _ = tick.tick() => ticks = ticks.wrapping_add(1),
                 _ = interrupt.recv() => return Ok(None),
                 _ = terminate.recv() => return Ok(None),
                 () = sleep_until(end.unwrap_or_else(|| Instant::now() + FAR_AWAY)), if end.is_some() => return Ok(None),
             }
-            self.drain();
+            self.drain()?;
             if let Some(log) = &mut log {
                 log.flush();
             }
-            if self.target.has_exited() {
+            if self.part_with_ended()? {
                 return Ok(Some("the process has exited; this is what was recorded"));
             }
             if self.outputs.nobody_reads() {
                 return Ok(None);
             }
-            if progress && ticks.is_multiple_of(PROGRESS_TICKS) {
-                self.draw_progress();
+            if ticks.is_multiple_of(SELDOM_TICKS) {
+                if self.selection.grows() {
+                    self.join_new()?;
+                    self.attacher.rest();
+                }
+                if progress {
+                    self.draw_progress();
+                }
             }
         }
     }
 
-    /// Reads the ring, and passes on every wait that is complete.
-    fn drain(&mut self) {
-        let Self { ring, correlator, .. } = self;
-        let records = ring.drain(|bytes| match event::decode(bytes) {
-            Ok(event) => correlator.push(event),
-            Err(_) => correlator.undecodable(),
-        });
-        self.ring_records += records as u64;
-        let ready: Vec<Correlated> = self.correlator.take_ready().collect();
-        self.pass_on(ready);
+    /// Reads the rings, and passes on every wait that is complete.
+    fn drain(&mut self) -> Result<(), Failure> {
+        let mut done = Vec::new();
+        for at in 0..self.attached.len() {
+            let Some(attached) = self.attached.get_mut(at) else { continue };
+            let execs = attached.drain();
+            done.extend(attached.take(false, self.builder.stacks_mut()));
+            for exec in execs {
+                self.exec(at, exec)?;
+            }
+        }
+        self.add_all(done);
         let flushed = self.outputs.flush();
         self.note(flushed);
+        Ok(())
     }
 
-    fn pass_on(&mut self, waits: impl IntoIterator<Item = Correlated>) {
-        for Correlated { mut wait, stack_hash, pcs, sent } in waits {
-            if let Some(pcs) = pcs {
-                wait.stack = Some(self.symbolizer.stack(stack_hash, &pcs, self.builder.stacks_mut()));
+    /// A process runs another program. What it waited for before is complete; what it waits for now may belong to another
+    /// executable.
+    fn exec(&mut self, at: usize, mut exec: Exec) -> Result<(), Failure> {
+        let Some(attached) = self.attached.get_mut(at) else { return Ok(()) };
+        let done = attached.take_before_exec(&mut exec, self.builder.stacks_mut());
+        self.quality.merge(&exec.before.quality(&[]));
+        attached.forget_memory(exec.tgid, exec.at_ns)?;
+        let left = attached.leave(exec.tgid)?;
+        self.add_all(done);
+        let Some(Member { process, .. }) = left else { return Ok(()) };
+        let pid = process.pid();
+        tell(&format!("{} runs another program now", process.name()));
+        let joined = Process::open(pid).map_err(Failure::from).and_then(|process| self.join(process));
+        match joined {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.exit == Exit::Target => {
+                tell(&failure.to_string());
+                self.selection.refuse(pid);
+                Ok(())
             }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Takes out the processes that have ended. Returns whether none is left, and none will come.
+    fn part_with_ended(&mut self) -> Result<bool, Failure> {
+        let mut left = 0;
+        for at in 0..self.attached.len() {
+            let Some(attached) = self.attached.get_mut(at) else { continue };
+            let ended: Vec<u32> = attached
+                .members()
+                .filter(|member| member.process.has_exited())
+                .map(|member| member.process.id().tgid)
+                .collect();
+            left += attached.members().count() - ended.len();
+            if ended.is_empty() {
+                continue;
+            }
+            let execs = attached.drain();
+            let done = attached.take(true, self.builder.stacks_mut());
+            for tgid in ended {
+                if let Some(member) = attached.leave(tgid)? {
+                    self.quality.merge(&member.correlator.quality(&[]));
+                }
+            }
+            self.add_all(done);
+            for exec in execs {
+                self.exec(at, exec)?;
+            }
+        }
+        Ok(left == 0 && !self.selection.grows())
+    }
+
+    fn add_all(&mut self, waits: Vec<(Wait, Sent)>) {
+        for (wait, sent) in waits {
             self.add(wait, sent);
         }
     }
@@ -207,7 +293,7 @@ impl<'b> Recording<'b> {
     /// A wait with its stack: classified, filtered, added, written.
     fn add(&mut self, mut wait: Wait, sent: Sent) {
         let stack = wait.stack.and_then(|id| self.builder.stacks().get(id));
-        self.correlator.count_stack(stack.map(AsRef::as_ref));
+        self.quality.count_stack(stack.map(AsRef::as_ref));
         if let Some(stack) = stack {
             wait.role = classify::role(&wait, stack);
             wait.idle = classify::idle(&wait, stack, &self.filter.idle_functions);
@@ -238,36 +324,33 @@ impl<'b> Recording<'b> {
 
     fn finish(mut self) -> Result<Recorded, Failure> {
         let end_ns = now_ns();
-        self.correlator.end_at(end_ns);
-        let exited = self.target.has_exited();
-        let slots = self.session.slots()?;
-        self.drain();
-        let held: Vec<Correlated> = self.correlator.take_all().collect();
-        self.pass_on(held);
-        if !exited {
-            self.add_open(&slots, end_ns)?;
+        let (mut ring_records, mut run_time) = (0, RunTime::default());
+        for at in 0..self.attached.len() {
+            let Some(attached) = self.attached.get_mut(at) else { continue };
+            attached.end_at(end_ns);
+            let slots = attached.session.slots()?;
+            // Who runs another program now is not asked any more.
+            attached.drain();
+            let done = attached.take(true, self.builder.stacks_mut());
+            let open = open_waits::at_end(attached, &slots, end_ns, self.builder.stacks_mut())?;
+            self.quality.merge(&attached.quality()?);
+            ring_records += attached.ring_records();
+            run_time.merge(attached.session.run_time());
+            self.add_all(done);
+            self.add_all(open);
         }
-        let counters: Vec<(Counter, u64)> = self
-            .session
-            .counters()?
-            .into_iter()
-            .map(|(counter, count)| {
-                let before = self.baseline.get(counter.name()).copied().unwrap_or(0);
-                (counter, count.saturating_sub(before))
-            })
-            .collect();
-        let quality = self.correlator.quality(&counters);
-        let run_time = self.session.run_time();
         let flushed = self.outputs.flush();
         self.note(flushed);
-        let Self { session, target, builder, outputs, started_ns, ring_records, failure, .. } = self;
+        let plan = attached::plans(&self.attached);
+        let Self { attached, targets, builder, outputs, quality, started_ns, failure, .. } = self;
         // Detached before anything is rendered: the target must not pay for that.
-        drop(session);
+        drop(attached);
         Ok(Recorded {
             builder,
             quality,
             outputs,
-            target: target.describe(),
+            targets,
+            plan,
             started_ns,
             duration_ns: end_ns.saturating_sub(started_ns),
             ring_records,
@@ -277,48 +360,21 @@ impl<'b> Recording<'b> {
             failure,
         })
     }
-
-    /// The waits that were open at `end_ns`, with stacks from a snapshot. A slot that is still taken although its
-    /// goroutine is not parked there is no wait: the goroutine turned away before it parked.
-    fn add_open(&mut self, slots: &[(u64, PollDescSlot)], end_ns: u64) -> Result<(), Failure> {
-        let waiting = self.target.waiting();
-        self.drain();
-        let files: HashMap<i32, FileRecord> =
-            self.session.files()?.into_iter().map(|file| (file.file.fd, file)).collect();
-        let later: HashMap<u64, PollDescSlot> = self.session.slots()?.into_iter().collect();
-        let parked: Option<HashMap<(u64, u64), &Goroutine>> = waiting.as_ref().map(|waiting| {
-            waiting.iter().filter_map(|g| Some(((g.poll.as_ref()?.poll_desc, g.g), g))).collect()
-        });
-        let parked_at = |pd: u64, g: u64| parked.as_ref().map(|parked| parked.get(&(pd, g)).copied());
-        for (pd, slot) in slots {
-            let after = later.get(pd).copied().unwrap_or_else(PollDescSlot::new_zeroed);
-            let mut slot = *slot;
-            for (wait, after) in [(&mut slot.read, &after.read), (&mut slot.write, &after.write)] {
-                let still_taken = wait.start_ns != 0 && wait.start_ns == after.start_ns;
-                if still_taken && parked_at(*pd, wait.g) == Some(None) {
-                    wait.start_ns = 0;
-                    self.correlator.turned_away();
-                }
-            }
-            for (taken, mut wait) in self.correlator.open(&slot, end_ns) {
-                let g = taken.g;
-                if let Some(Some(Goroutine { stack: StackState::Walked(stack), poll: Some(poll), .. })) =
-                    parked_at(*pd, g)
-                {
-                    let pcs = stack.frames.iter().skip(poll.frame).map(|frame| (frame.pc, frame.is_exact));
-                    wait.stack = Some(self.symbolizer.walked(pcs, self.builder.stacks_mut()));
-                } else if let Some(pcs) = self.correlator.late_stack(*pd, g, wait.clocks.start_ns) {
-                    let pcs = pcs.iter().enumerate().map(|(depth, pc)| (*pc, depth == 0));
-                    wait.stack = Some(self.symbolizer.walked(pcs, self.builder.stacks_mut()));
-                }
-                self.add(wait, Sent::of_open(&taken, files.get(&taken.fd)));
-            }
-        }
-        Ok(())
-    }
 }
 
-fn event_loop(error: io::Error) -> Failure {
+/// Waits until the programs of one of them say that much is waiting.
+async fn readable(attached: &mut [Attached]) -> io::Result<()> {
+    poll_fn(|context| {
+        let ready = attached.iter_mut().find_map(|attached| match attached.poll_readable(context) {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => None,
+        });
+        ready.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}
+
+pub(super) fn event_loop(error: io::Error) -> Failure {
     let cause = anyhow::Error::from(error).context("cannot wait for events");
     Failure::new(Exit::Failed, cause, "are there file descriptors left? ulimit -n")
 }

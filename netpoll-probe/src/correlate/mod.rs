@@ -26,7 +26,6 @@ use crate::{
     event::Event,
     model::{
         quality::Quality,
-        stack::Stack,
         wait::{Mode, Outcome, Poller, Role, Wait},
     },
 };
@@ -131,6 +130,8 @@ impl Correlator {
                 self.labels.insert(record.hash, labels::of(&record));
             }
             Event::Spurious(record) => self.spurious(&record),
+            // What follows is of another program, and for another correlator.
+            Event::Exec(_) => {}
         }
     }
 
@@ -192,14 +193,6 @@ impl Correlator {
             *table.entry(counter.name().to_owned()).or_default() += *count;
         }
         quality
-    }
-
-    /// Counts how far the stack of a wait that was handed out is known.
-    pub fn count_stack(&mut self, stack: Option<&Stack>) {
-        match stack {
-            None => self.quality.stack_unknown += 1,
-            Some(stack) => self.quality.stack_truncated += u64::from(stack.truncated),
-        }
     }
 
     /// Counts a record that could not be decoded.

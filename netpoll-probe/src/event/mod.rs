@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use netpoll_probe_common::record::{
-    Header, LabelsRecord, SpuriousRecord, StackRecord, UnixNameRecord, WaitRecord, kind,
+    ExecRecord, Header, LabelsRecord, SpuriousRecord, StackRecord, UnixNameRecord, WaitRecord, kind,
 };
 use thiserror::Error;
 use zerocopy::FromBytes;
@@ -20,6 +20,23 @@ pub enum Event {
     Labels(Box<LabelsRecord>),
     /// The last wait of a goroutine was spurious.
     Spurious(SpuriousRecord),
+    /// The process runs another program.
+    Exec(ExecRecord),
+}
+
+impl Event {
+    /// The process, in the initial PID namespace.
+    #[must_use]
+    pub fn tgid(&self) -> u32 {
+        match self {
+            Self::Wait(record) => record.header.tgid,
+            Self::Stack(record) => record.header.tgid,
+            Self::UnixName(record) => record.header.tgid,
+            Self::Labels(record) => record.header.tgid,
+            Self::Spurious(record) => record.header.tgid,
+            Self::Exec(record) => record.header.tgid,
+        }
+    }
 }
 
 /// Why bytes are not a record.
@@ -29,7 +46,7 @@ pub enum DecodeError {
     #[error("a record of kind {kind} with {bytes} bytes")]
     Size {
         /// The kind, 0 when even that is missing.
-        kind: u32,
+        kind: u16,
         /// How many bytes there were.
         bytes: usize,
     },
@@ -37,7 +54,7 @@ pub enum DecodeError {
     #[error("a record of unknown kind {kind}")]
     Kind {
         /// The kind.
-        kind: u32,
+        kind: u16,
     },
 }
 
@@ -54,6 +71,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         kind::UNIX_NAME => read(bytes).map(|record| Event::UnixName(Box::new(record))).ok_or_else(wrong_size),
         kind::LABELS => read(bytes).map(|record| Event::Labels(Box::new(record))).ok_or_else(wrong_size),
         kind::SPURIOUS => read(bytes).map(Event::Spurious).ok_or_else(wrong_size),
+        kind::EXEC => read(bytes).map(Event::Exec).ok_or_else(wrong_size),
         kind => Err(DecodeError::Kind { kind }),
     }
 }
@@ -82,7 +100,7 @@ mod tests {
     use super::*;
 
     fn spurious() -> SpuriousRecord {
-        let header = Header { kind: kind::SPURIOUS, bytes: 40 };
+        let header = Header { kind: kind::SPURIOUS, bytes: 40, tgid: 7 };
         SpuriousRecord { header, pd: 1, goid: 2, again_ns: 3, mode: u64::from(b'r') }
     }
 
@@ -100,7 +118,7 @@ mod tests {
         let bytes = record.as_bytes();
         assert_eq!(decode(&bytes[..20]).unwrap_err(), DecodeError::Size { kind: kind::SPURIOUS, bytes: 20 });
         assert_eq!(decode(&bytes[..3]).unwrap_err(), DecodeError::Size { kind: 0, bytes: 3 });
-        let unknown = Header { kind: 99, bytes: 8 };
+        let unknown = Header { kind: 99, bytes: 8, tgid: 7 };
         assert_eq!(decode(unknown.as_bytes()).unwrap_err().to_string(), "a record of unknown kind 99");
     }
 

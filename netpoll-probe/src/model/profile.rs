@@ -67,6 +67,8 @@ impl Default for Metadata {
 pub struct Target {
     /// Its id in the PID namespace of this tool.
     pub pid: u32,
+    /// Its id in its own PID namespace, such as a container's, where that is another.
+    pub namespace_pid: Option<u32>,
     /// Its name as the kernel has it.
     pub comm: String,
     /// The path of its executable.

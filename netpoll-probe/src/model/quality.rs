@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::stack::Stack;
+
 /// Counts over one recording. Anything but zero in `lost` or `unmatched` is printed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Quality {
@@ -32,9 +34,69 @@ pub struct Quality {
 }
 
 impl Quality {
+    /// Counts how far the stack of a wait is known.
+    pub fn count_stack(&mut self, stack: Option<&Stack>) {
+        match stack {
+            None => self.stack_unknown += 1,
+            Some(stack) => self.stack_truncated += u64::from(stack.truncated),
+        }
+    }
+
+    /// Adds what another part of the recording says of itself.
+    pub fn merge(&mut self, other: &Self) {
+        let Self {
+            seen,
+            started_before,
+            open,
+            lost,
+            unmatched,
+            kernel_ready_unknown,
+            poll_unknown,
+            stack_unknown,
+            stack_truncated,
+            endpoint_unknown,
+            clamped,
+        } = other;
+        self.seen += seen;
+        self.started_before += started_before;
+        self.open += open;
+        for (into, from) in [(&mut self.lost, lost), (&mut self.unmatched, unmatched)] {
+            for (cause, count) in from {
+                *into.entry(cause.clone()).or_default() += count;
+            }
+        }
+        self.kernel_ready_unknown += kernel_ready_unknown;
+        self.poll_unknown += poll_unknown;
+        self.stack_unknown += stack_unknown;
+        self.stack_truncated += stack_truncated;
+        self.endpoint_unknown += endpoint_unknown;
+        self.clamped += clamped;
+    }
+
     /// All losses together.
     #[must_use]
     pub fn lost_total(&self) -> u64 {
         self.lost.values().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_add_up() {
+        let mut quality = Quality::default();
+        let whole = Stack { frames: Vec::new(), truncated: false };
+        let cut_short = Stack { truncated: true, ..whole.clone() };
+        for stack in [Some(&whole), Some(&cut_short), Some(&cut_short), None] {
+            quality.count_stack(stack);
+        }
+        assert_eq!((quality.stack_unknown, quality.stack_truncated), (1, 2));
+
+        quality.lost.insert("ring_full_wait".to_owned(), 3);
+        let mut both = quality.clone();
+        both.merge(&quality);
+        assert_eq!((both.stack_truncated, both.lost_total()), (4, 6));
     }
 }

@@ -52,6 +52,7 @@ struct Summary<'a> {
 #[derive(Serialize)]
 struct TargetJson<'a> {
     pid: u32,
+    namespace_pid: Option<u32>,
     comm: &'a str,
     executable: &'a str,
     go_version: &'a str,
@@ -230,8 +231,15 @@ impl<'a> Summary<'a> {
 
 impl<'a> From<&'a Target> for TargetJson<'a> {
     fn from(target: &'a Target) -> Self {
-        let Target { pid, comm, executable, go_version, module } = target;
-        Self { pid: *pid, comm, executable, go_version, module: module.as_deref() }
+        let Target { pid, namespace_pid, comm, executable, go_version, module } = target;
+        Self {
+            pid: *pid,
+            namespace_pid: *namespace_pid,
+            comm,
+            executable,
+            go_version,
+            module: module.as_deref(),
+        }
     }
 }
 

@@ -117,6 +117,9 @@ pub(super) fn targets(profile: &Profile) -> String {
     match profile.metadata.targets.as_slice() {
         [] => "the program".to_owned(),
         [target] => clean(&target.comm).into_owned(),
+        [first, rest @ ..] if rest.iter().all(|target| target.comm == first.comm) => {
+            format!("{} processes of {}", 1 + rest.len(), clean(&first.comm))
+        }
         [first, rest @ ..] => format!("{} and {} more", clean(&first.comm), rest.len()),
     }
 }

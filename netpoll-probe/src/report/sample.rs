@@ -393,6 +393,7 @@ fn metadata() -> Metadata {
         tool_version: "0.1.0".to_owned(),
         targets: vec![Target {
             pid: 4242,
+            namespace_pid: Some(7),
             comm: "shop".to_owned(),
             executable: "/usr/local/bin/shop".to_owned(),
             go_version: "go1.26.8".to_owned(),

@@ -1,7 +1,7 @@
 //! Frame sizes out of a binary's pclntab.
 #![forbid(unsafe_code)]
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use super::unwind::{FrameLayout, FrameTable};
 use crate::{gobin::GoBinary, goruntime::binary::GoRuntime};
@@ -11,19 +11,19 @@ const MAX_CACHED: usize = 1 << 16;
 
 /// Frame sizes of a binary, each looked up once.
 #[derive(Debug)]
-pub struct BinaryFrames<'b> {
-    binary: &'b GoBinary,
+pub struct BinaryFrames {
+    binary: Arc<GoBinary>,
     traps: Vec<u64>,
     cgocallback: Option<u64>,
     cache: RefCell<HashMap<u64, Option<FrameLayout>>>,
 }
 
-impl<'b> BinaryFrames<'b> {
-    /// Frame sizes of the binary that this is the runtime of.
+impl BinaryFrames {
+    /// Frame sizes of a binary, and what its runtime says of special functions.
     #[must_use]
-    pub fn new(runtime: &GoRuntime<'b>) -> Self {
+    pub fn new(binary: Arc<GoBinary>, runtime: &GoRuntime<'_>) -> Self {
         Self {
-            binary: runtime.binary(),
+            binary,
             traps: runtime.traps().collect(),
             cgocallback: runtime.cgocallback(),
             cache: RefCell::default(),
@@ -43,7 +43,7 @@ impl<'b> BinaryFrames<'b> {
     }
 }
 
-impl FrameTable for BinaryFrames<'_> {
+impl FrameTable for BinaryFrames {
     fn frame(&self, pc: u64) -> Option<FrameLayout> {
         if let Some(known) = self.cache.borrow().get(&pc) {
             return *known;

@@ -23,49 +23,59 @@ struct Named {
     wrapper: bool,
 }
 
-/// Names the stacks of one process.
+/// Names the stacks of the processes of one executable.
 #[derive(Debug)]
-pub struct Symbolizer<'b> {
-    binary: &'b GoBinary,
-    /// What is added to an address of the file to give one of the process.
-    bias: u64,
+pub struct Symbolizer {
+    binary: Arc<GoBinary>,
+    /// By address as linked, so that processes share them.
     frames: HashMap<u64, Arc<[Named]>>,
     stacks: HashMap<u64, StackId>,
     names: HashMap<String, Arc<str>>,
 }
 
-impl<'b> Symbolizer<'b> {
-    /// For a process that runs `binary`, loaded `bias` bytes above the addresses in its file.
+impl Symbolizer {
+    /// For processes that run `binary`.
     #[must_use]
-    pub fn new(binary: &'b GoBinary, bias: u64) -> Self {
-        Self { binary, bias, frames: HashMap::new(), stacks: HashMap::new(), names: HashMap::new() }
+    pub fn new(binary: Arc<GoBinary>) -> Self {
+        Self { binary, frames: HashMap::new(), stacks: HashMap::new(), names: HashMap::new() }
     }
 
     /// The stack that a hash names, put into `table`; `pcs` are its addresses, leaf first: the first one where the
-    /// goroutine is, the others where it will return to.
-    pub fn stack(&mut self, hash: u64, pcs: &[u64], table: &mut StackTable) -> StackId {
+    /// goroutine is, the others where it will return to. `bias` is what is added to an address of the file to give one of
+    /// the process. A hash is of one process only.
+    pub fn stack(&mut self, hash: u64, bias: u64, pcs: &[u64], table: &mut StackTable) -> StackId {
         if let Some(id) = self.stacks.get(&hash) {
             return *id;
         }
         let frames = pcs.iter().enumerate().map(|(depth, pc)| (*pc, depth == 0));
-        let id = self.walked(frames, table);
+        let id = self.walked(bias, frames, table);
         self.stacks.insert(hash, id);
         id
     }
 
     /// A stack that has no hash: its addresses, leaf first, and for each whether it is the instruction itself and not
     /// a return address.
-    pub fn walked(&mut self, pcs: impl IntoIterator<Item = (u64, bool)>, table: &mut StackTable) -> StackId {
-        let stack = self.walk(pcs);
+    pub fn walked(
+        &mut self,
+        bias: u64,
+        pcs: impl IntoIterator<Item = (u64, bool)>,
+        table: &mut StackTable,
+    ) -> StackId {
+        let stack = self.walk(bias, pcs);
         table.intern(stack)
     }
 
-    fn walk(&mut self, pcs: impl IntoIterator<Item = (u64, bool)>) -> Stack {
+    /// Forgets which stacks the hashes named: a process runs another program.
+    pub fn forget_hashes(&mut self) {
+        self.stacks.clear();
+    }
+
+    fn walk(&mut self, bias: u64, pcs: impl IntoIterator<Item = (u64, bool)>) -> Stack {
         let mut frames = Vec::new();
         for (pc, is_exact) in pcs {
             // A return address is after its call, and may be on the next line, or in the next function.
             let called_from = if is_exact { pc } else { pc.saturating_sub(1) };
-            for named in self.frames_at(called_from).iter() {
+            for named in self.frames_at(called_from.wrapping_sub(bias)).iter() {
                 // What the compiler generated between a caller and its callee is left out, as Go's tracebacks do
                 // (runtime/traceback.go, showframe and elideWrapperCalling).
                 let kept =
@@ -82,11 +92,12 @@ impl<'b> Symbolizer<'b> {
         Stack { frames, truncated }
     }
 
+    /// `pc` is as linked.
     fn frames_at(&mut self, pc: u64) -> Arc<[Named]> {
         if let Some(frames) = self.frames.get(&pc) {
             return Arc::clone(frames);
         }
-        let frames: Arc<[Named]> = match self.binary.symbolize(pc.wrapping_sub(self.bias)) {
+        let frames: Arc<[Named]> = match self.binary.symbolize(pc) {
             Ok(locations) => locations
                 .into_iter()
                 .map(|location| Named {

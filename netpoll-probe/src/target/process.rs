@@ -263,6 +263,34 @@ impl Process {
     }
 }
 
+/// The ids of all processes that this tool's PID namespace shows.
+pub fn all() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The name of a process, as the kernel has it; `None`: it has ended.
+#[must_use]
+pub fn comm_of(pid: u32) -> Option<String> {
+    let bytes = fs::read(proc_path(pid, "comm")).ok()?;
+    Some(String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned())
+}
+
+/// Device and inode of the executable that a process runs now; `None`: it has ended, or may not be looked at.
+#[must_use]
+pub fn executable_of(pid: u32) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(proc_path(pid, "exe")).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// Its id in each PID namespace that it is in, as [`Process::namespace_pids`]; empty: it has ended.
+#[must_use]
+pub fn namespace_pids_of(pid: u32) -> Vec<u32> {
+    let status = fs::read_to_string(proc_path(pid, "status")).unwrap_or_default();
+    let pids = status_field(&status, "NSpid").unwrap_or_default();
+    pids.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// Whether the process of a pidfd has exited (pidfd_open(2): it then polls readable).
 pub(super) fn pidfd_has_exited(pidfd: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];

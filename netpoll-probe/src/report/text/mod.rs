@@ -48,13 +48,23 @@ pub(super) fn render(profile: &Profile, options: &Options, out: &mut dyn Write) 
     out.write_all(page.text().as_bytes())
 }
 
+/// Pids in the first line; the JSON has all.
+const SHOWN_PIDS: usize = 6;
+
 /// What was recorded.
 fn header(page: &mut Page, profile: &Profile) {
     let metadata = &profile.metadata;
     let mut parts = vec![name::targets(profile)];
     if let [target] = metadata.targets.as_slice() {
-        parts.push(format!("pid {}", target.pid));
+        let inside =
+            target.namespace_pid.map_or_else(String::new, |pid| format!(" ({pid} in its container)"));
+        parts.push(format!("pid {}{inside}", target.pid));
         parts.push(unit::clean(&target.go_version).into_owned());
+    } else if !metadata.targets.is_empty() {
+        let pids: Vec<String> =
+            metadata.targets.iter().take(SHOWN_PIDS).map(|target| target.pid.to_string()).collect();
+        let more = if metadata.targets.len() > SHOWN_PIDS { ", …" } else { "" };
+        parts.push(format!("pids {}{more}", pids.join(", ")));
     }
     parts.extend(metadata.host.as_deref().map(|host| unit::clean(host).into_owned()));
     let started = unit::wall_time(metadata.started, false);

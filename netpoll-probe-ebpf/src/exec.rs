@@ -1,0 +1,19 @@
+//! A target runs another program.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use netpoll_probe_common::{
+    counter::Counter,
+    record::{ExecRecord, kind},
+};
+
+use crate::{emit, target};
+
+/// The current process has replaced its program. It is a thread group of one thread now.
+#[inline(always)]
+pub fn exec() {
+    let Some(target) = target::current() else { return };
+    // SAFETY: the helper has no preconditions.
+    let at_ns = unsafe { bpf_ktime_get_ns() };
+    let header = emit::header::<ExecRecord>(kind::EXEC, target.tgid);
+    emit::record(ExecRecord { header, at_ns }, Counter::RingFullExec);
+}

@@ -1,0 +1,332 @@
+//! One executable, with the eBPF programs attached to its processes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use netpoll_probe_common::{counter::Counter, slot::of_slot_key};
+
+use super::{
+    go_process::GoProcess,
+    go_program::{GoProgram, Identity},
+    open_waits,
+};
+use crate::{
+    bpf::{
+        plan::{Choice, Plan},
+        reader::AsyncRing,
+        session::{self, Session, SessionError, TargetId},
+        support,
+    },
+    correlate::{Correlated, Correlator, Sent},
+    error::Failure,
+    event::{self, Event},
+    model::{
+        profile::{Plan as PlanFacts, PlanClock},
+        quality::Quality,
+        stack::StackTable,
+        wait::Wait,
+    },
+    symbolize::Symbolizer,
+    target::{error::Error as TargetError, process::Process},
+};
+
+/// The programs, and the processes that they are attached to.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) identity: Identity,
+    pub(super) program: Rc<GoProgram>,
+    pub(super) plan: Plan,
+    pub(super) session: Session,
+    pub(super) symbolizer: Symbolizer,
+    ring: AsyncRing,
+    /// By thread group.
+    members: HashMap<u32, Member>,
+    next_index: u32,
+    /// The programs' counters when the recording began: what happened while attaching is no loss.
+    baseline: HashMap<&'static str, u64>,
+    /// Records of processes that are no members (any more).
+    strangers: u64,
+    ring_records: u64,
+}
+
+/// One process.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) process: GoProcess,
+    pub(super) correlator: Correlator,
+}
+
+/// A member has run another program; what was known of the old one.
+#[derive(Debug)]
+pub(super) struct Exec {
+    pub(super) tgid: u32,
+    pub(super) at_ns: u64,
+    pub(super) before: Correlator,
+}
+
+impl Attached {
+    /// Takes over loaded programs. No process is a member yet.
+    pub(super) fn new(
+        identity: Identity,
+        program: Rc<GoProgram>,
+        plan: Plan,
+        mut session: Session,
+    ) -> Result<Self, Failure> {
+        let ring = session.take_ring()?.into_async().map_err(super::recording::event_loop)?;
+        let symbolizer = Symbolizer::new(Arc::clone(&program.binary));
+        Ok(Self {
+            identity,
+            program,
+            plan,
+            session,
+            symbolizer,
+            ring,
+            members: HashMap::new(),
+            next_index: 0,
+            baseline: HashMap::new(),
+            strangers: 0,
+            ring_records: 0,
+        })
+    }
+
+    /// Attaches to a process of this executable, and finds the waits that were open before.
+    ///
+    /// # Errors
+    /// When it has exited, or the kernel refuses; then nothing is left in it.
+    pub(super) fn join(&mut self, process: Process) -> Result<&GoProcess, Failure> {
+        let (pid, id) = (process.pid(), self.id_for(&process)?);
+        let process = GoProcess::new(process, Rc::clone(&self.program), id)?;
+        let before = self.counter(Counter::EndWithoutStart)?;
+        self.session
+            .add(id, pid, &session::executable_of(pid))
+            .map_err(|error| not_attached(error, &process))?;
+        self.next_index += 1;
+        let mut correlator = Correlator::new(pid);
+        let files = self.session.files()?.into_iter().filter(|file| file.tgid == id.tgid).collect::<Vec<_>>();
+        for file in &files {
+            correlator.open_file(&file.file, file.socket_state);
+        }
+        let epoll_fd = process.epoll_fd();
+        if let Some(epoll) = files.iter().find(|file| Some(file.file.fd) == epoll_fd) {
+            self.session.set_eventpoll(id, epoll.private_data)?;
+        }
+        open_waits::put(&mut self.session, &process, files)?;
+        self.forgive(before)?;
+        let member = self.members.entry(id.tgid).insert_entry(Member { process, correlator });
+        Ok(&member.into_mut().process)
+    }
+
+    /// What happened while attaching is no loss: ends of waits whose slots were not put yet. Of the first process it is all
+    /// that was counted, of a later one the ends only, since the others' losses count.
+    fn forgive(&mut self, ends_before: u64) -> Result<(), Failure> {
+        if self.members.is_empty() {
+            self.baseline = self
+                .session
+                .counters()?
+                .into_iter()
+                .map(|(counter, count)| (counter.name(), count))
+                .collect();
+        } else {
+            let ends = self.counter(Counter::EndWithoutStart)?.saturating_sub(ends_before);
+            *self.baseline.entry(Counter::EndWithoutStart.name()).or_default() += ends;
+        }
+        Ok(())
+    }
+
+    fn counter(&mut self, wanted: Counter) -> Result<u64, Failure> {
+        let counters = self.session.counters()?;
+        Ok(counters.iter().find(|(counter, _)| *counter == wanted).map_or(0, |(_, count)| *count))
+    }
+
+    /// How the programs will know a process. Outside of the initial PID namespace only they know its id there.
+    fn id_for(&mut self, process: &Process) -> Result<TargetId, Failure> {
+        let index = self.next_index;
+        if support::own_pid_namespace() == support::INITIAL_PID_NAMESPACE {
+            return Ok(TargetId { tgid: process.pid(), index });
+        }
+        let tasks = self.session.tasks()?;
+        let task = tasks.iter().find(|task| task.namespace_pid == process.pid());
+        let task = task.ok_or(TargetError::Exited { pid: process.pid() })?;
+        Ok(TargetId { tgid: task.tgid, index })
+    }
+
+    /// The processes.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// Whether the programs say that much is waiting.
+    pub(super) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.ring.poll_readable(context)
+    }
+
+    /// Reads the ring. Returns the members that have run another program meanwhile, in the order of time; records after
+    /// that are those of the new program.
+    pub(super) fn drain(&mut self) -> Vec<Exec> {
+        let mut execs = Vec::new();
+        let (members, strangers) = (&mut self.members, &mut self.strangers);
+        let records = self.ring.drain(|bytes| {
+            let Ok(event) = event::decode(bytes) else {
+                *strangers += 1;
+                return;
+            };
+            let tgid = event.tgid();
+            let Some(member) = members.get_mut(&tgid) else {
+                *strangers += 1;
+                return;
+            };
+            if let Event::Exec(record) = event {
+                let new = Correlator::new(member.process.pid());
+                let before = std::mem::replace(&mut member.correlator, new);
+                execs.push(Exec { tgid, at_ns: record.at_ns, before });
+            } else {
+                member.correlator.push(event);
+            }
+        });
+        self.ring_records += records as u64;
+        execs
+    }
+
+    /// The waits that need not be held back any longer, or all, with their stacks.
+    pub(super) fn take(&mut self, all: bool, stacks: &mut StackTable) -> Vec<(Wait, Sent)> {
+        let Self { members, symbolizer, .. } = self;
+        let mut taken = Vec::new();
+        for Member { process, correlator } in members.values_mut() {
+            let name = |correlated| named(correlated, symbolizer, process.load_bias(), stacks);
+            if all {
+                taken.extend(correlator.take_all().map(name));
+            } else {
+                taken.extend(correlator.take_ready().map(name));
+            }
+        }
+        taken
+    }
+
+    /// The waits of a correlator whose process ran another program since.
+    pub(super) fn take_before_exec(&mut self, exec: &mut Exec, stacks: &mut StackTable) -> Vec<(Wait, Sent)> {
+        let Some(member) = self.members.get(&exec.tgid) else { return Vec::new() };
+        let bias = member.process.load_bias();
+        exec.before
+            .take_all()
+            .map(|correlated| named(correlated, &mut self.symbolizer, bias, stacks))
+            .collect()
+    }
+
+    /// Forgets what was in a process's memory before it ran another program at `at_ns`.
+    pub(super) fn forget_memory(&mut self, tgid: u32, at_ns: u64) -> Result<(), Failure> {
+        let Some(member) = self.members.get(&tgid) else { return Ok(()) };
+        let index = member.process.id().index;
+        self.symbolizer.forget_hashes();
+        for (key, slot) in self.session.slots()? {
+            let is_new = slot.read.start_ns.max(slot.write.start_ns) >= at_ns;
+            if of_slot_key(key).1 == index && !is_new {
+                self.session.remove_slot(key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a process out. Returns it, with what is known of its recording.
+    pub(super) fn leave(&mut self, tgid: u32) -> Result<Option<Member>, Failure> {
+        let Some(member) = self.members.remove(&tgid) else { return Ok(None) };
+        self.session.remove(member.process.id())?;
+        Ok(Some(member))
+    }
+
+    /// The members, with the programs and the symbols.
+    pub(super) fn parts(&mut self) -> (&mut HashMap<u32, Member>, &mut Session, &mut Symbolizer) {
+        (&mut self.members, &mut self.session, &mut self.symbolizer)
+    }
+
+    /// What could not be known: of all members, and by the programs.
+    pub(super) fn quality(&mut self) -> Result<Quality, Failure> {
+        let counters: Vec<(Counter, u64)> = self
+            .session
+            .counters()?
+            .into_iter()
+            .map(|(counter, count)| {
+                let before = self.baseline.get(counter.name()).copied().unwrap_or(0);
+                (counter, count.saturating_sub(before))
+            })
+            .collect();
+        let mut quality = Correlator::new(0).quality(&counters);
+        for member in self.members.values() {
+            quality.merge(&member.correlator.quality(&[]));
+        }
+        if self.strangers > 0 {
+            *quality.unmatched.entry("no_process".to_owned()).or_default() += self.strangers;
+        }
+        Ok(quality)
+    }
+
+    /// The recording ended at `end_ns`: records of later ends are of waits that were open then, and not counted twice.
+    pub(super) fn end_at(&mut self, end_ns: u64) {
+        for member in self.members.values_mut() {
+            member.correlator.end_at(end_ns);
+        }
+    }
+
+    /// How many records came through the ring.
+    pub(super) fn ring_records(&self) -> u64 {
+        self.ring_records
+    }
+}
+
+/// The plans as data of the report: of several executables, each clock with all its hooks.
+pub(super) fn plans(attached: &[Attached]) -> PlanFacts {
+    let Some(first) = attached.first() else { return PlanFacts::default() };
+    let clock = |choice: &Choice| {
+        let mut hooks: Vec<String> = attached
+            .iter()
+            .flat_map(|attached| &attached.plan.choices)
+            .filter(|other| other.clock == choice.clock)
+            .flat_map(|choice| choice.hooks.iter().map(ToString::to_string))
+            .collect();
+        let mut seen = HashSet::new();
+        hooks.retain(|hook| seen.insert(hook.clone()));
+        PlanClock {
+            clock: choice.clock.name().to_owned(),
+            hook: hooks.join(", "),
+            why: choice.why.clone(),
+            lost: choice.lost.clone(),
+        }
+    };
+    PlanFacts {
+        name: first.plan.name.to_owned(),
+        why: first.plan.why.clone(),
+        clocks: first.plan.choices.iter().map(clock).collect(),
+    }
+}
+
+/// Gives a wait its stack.
+fn named(
+    Correlated { mut wait, stack_hash, pcs, sent }: Correlated,
+    symbolizer: &mut Symbolizer,
+    bias: u64,
+    stacks: &mut StackTable,
+) -> (Wait, Sent) {
+    if let Some(pcs) = pcs {
+        wait.stack = Some(symbolizer.stack(stack_hash, bias, &pcs, stacks));
+    }
+    (wait, sent)
+}
+
+/// For a process that ends meanwhile the kernel has many errors, and a pidfd tells a moment after its files in `/proc` went.
+fn not_attached(error: SessionError, process: &GoProcess) -> Failure {
+    use std::{thread, time::Duration};
+
+    const LOOKS: u32 = 20;
+    const PAUSE: Duration = Duration::from_millis(10);
+    for _ in 0..LOOKS {
+        if process.has_exited() {
+            return TargetError::Exited { pid: process.pid() }.into();
+        }
+        thread::sleep(PAUSE);
+    }
+    error.into()
+}

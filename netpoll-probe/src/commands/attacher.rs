@@ -1,0 +1,107 @@
+//! Attaching to one more executable: facts of the kernel and the executable → plan → loaded programs.
+
+use std::rc::Rc;
+
+use super::{
+    attached::Attached,
+    go_program::{GoProgram, Identity},
+    tell,
+};
+use crate::{
+    bpf::{
+        kernel_btf::KernelBtf,
+        offsets,
+        plan::{self, Hooks, Plan, ReadyHooks},
+        session::Session,
+        support::{self, KernelFacts},
+    },
+    cli::record::{HooksArg, ReadyArg, RecordArgs},
+    error::Failure,
+};
+
+/// What `-v` counts to.
+const PLAN: u8 = 1;
+const LOG: u8 = 2;
+
+/// Attaches as the command line asks.
+#[derive(Debug)]
+pub(super) struct Attacher {
+    hooks: Hooks,
+    ready_hooks: ReadyHooks,
+    verbose: u8,
+    /// The thread group, when there will never be another: the programs then compare with a constant.
+    only: Option<u32>,
+    /// What the kernel allows, while it is needed often.
+    kernel: Option<(KernelBtf, KernelFacts)>,
+}
+
+impl Attacher {
+    /// For these arguments. `only_pid`: the one process, when there will never be another.
+    pub(super) fn new(args: &RecordArgs, only_pid: Option<u32>) -> Self {
+        let is_initial = support::own_pid_namespace() == support::INITIAL_PID_NAMESPACE;
+        Self {
+            hooks: match args.hooks {
+                HooksArg::Auto => Hooks::Auto,
+                HooksArg::Pollwait => Hooks::Pollwait,
+                HooksArg::Runtime => Hooks::Runtime,
+            },
+            ready_hooks: match args.kernel_ready {
+                ReadyArg::Auto => ReadyHooks::Auto,
+                ReadyArg::Fentry => ReadyHooks::Fentry,
+                ReadyArg::Kprobe => ReadyHooks::Kprobe,
+                ReadyArg::Tracepoints => ReadyHooks::Tracepoints,
+            },
+            verbose: args.verbose,
+            only: only_pid.filter(|_| is_initial),
+            kernel: None,
+        }
+    }
+
+    /// Whether the runtime's own functions will be hooked.
+    pub(super) fn wants_runtime_hooks(&self) -> bool {
+        self.hooks == Hooks::Runtime
+    }
+
+    /// Whether the programs log what they see.
+    pub(super) fn logs(&self) -> bool {
+        self.verbose >= LOG
+    }
+
+    /// Loads the programs for an executable. None of its processes is attached to yet.
+    pub(super) fn attach(&mut self, program: Rc<GoProgram>, identity: Identity) -> Result<Attached, Failure> {
+        let (btf, facts) = match self.kernel.take() {
+            Some(known) => known,
+            None => {
+                let btf = KernelBtf::of_running_kernel()?;
+                let facts = support::find_out(&btf);
+                (btf, facts)
+            }
+        };
+        let plan = plan::make(self.hooks, self.ready_hooks, &facts, program.facts())?;
+        if self.verbose >= PLAN {
+            tell_plan(&program, &plan);
+        }
+        let mut config = program.config();
+        offsets::of_kernel(&btf, &mut config)?;
+        config.tgid = self.only.unwrap_or(0);
+        config.pid_namespace = support::own_pid_namespace();
+        config.index_sockets = u32::from(plan.indexes_sockets());
+        config.trace_poll_entry = u32::from(plan.traces_poll_entry());
+        let session = Session::load(&config, &plan, &btf, self.logs())?;
+        self.kernel = Some((btf, facts));
+        Attached::new(identity, program, plan, session)
+    }
+
+    /// Gives back the memory that is needed for attaching only.
+    pub(super) fn rest(&mut self) {
+        self.kernel = None;
+    }
+}
+
+fn tell_plan(program: &GoProgram, plan: &Plan) {
+    tell(&format!("{}: plan {}: {}", program.binary.name(), plan.name, plan.why));
+    for choice in &plan.choices {
+        let hooks: Vec<String> = choice.hooks.iter().map(ToString::to_string).collect();
+        tell(&format!("  {}: {} ({})", choice.clock.name(), hooks.join(", "), choice.why));
+    }
+}
