@@ -17,12 +17,23 @@ pub fn count(counter: Counter) {
 /// Puts one record into the ring, or counts that it did not fit.
 #[inline(always)]
 pub fn record<T: 'static>(record: T, full: Counter) -> bool {
+    put(record, full, wakeup())
+}
+
+/// The same, and wakes the reader: it has to look at the process while it is there.
+#[inline(always)]
+pub fn record_now<T: 'static>(record: T, full: Counter) -> bool {
+    put(record, full, u64::from(BPF_RB_FORCE_WAKEUP))
+}
+
+#[inline(always)]
+fn put<T: 'static>(record: T, full: Counter, flags: u64) -> bool {
     let Some(mut entry) = maps::RING.reserve::<T>(0) else {
         count(full);
         return false;
     };
     entry.write(record);
-    entry.submit(wakeup());
+    entry.submit(flags);
     true
 }
 

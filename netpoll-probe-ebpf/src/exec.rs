@@ -15,5 +15,5 @@ pub fn exec() {
     // SAFETY: the helper has no preconditions.
     let at_ns = unsafe { bpf_ktime_get_ns() };
     let header = emit::header::<ExecRecord>(kind::EXEC, target.tgid);
-    emit::record(ExecRecord { header, at_ns }, Counter::RingFullExec);
+    emit::record_now(ExecRecord { header, at_ns }, Counter::RingFullExec);
 }

@@ -13,6 +13,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
         Command::Attach(args) => commands::attach::run(args),
+        Command::Run(args) => commands::run::run(args),
+        Command::RunStopped(args) => commands::launch::run_stopped(args),
     };
     match result {
         Ok(()) => Exit::Good.into(),

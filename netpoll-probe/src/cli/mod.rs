@@ -3,6 +3,7 @@
 
 pub mod attach;
 pub mod record;
+pub mod run;
 pub mod targets;
 pub mod value;
 
@@ -17,8 +18,10 @@ const LONG_VERSION: &str =
 #[command(name = "netpoll-probe", version = env!("CARGO_PKG_VERSION"), long_version = LONG_VERSION, max_term_width = 100)]
 #[command(after_help = "Examples:
   netpoll-probe attach -p 4242 -d 10s                  what did it wait for, just now?
+  netpoll-probe attach --container 3f2a -d 10s         the same of all Go processes of a container
   netpoll-probe attach -p 4242 -o waits.svg            record until Ctrl-C, then a flame graph
   netpoll-probe attach -p 4242 -d 1m -o waits.ndjson   every wait, a line each
+  netpoll-probe run -- ./server -port 8080             from its first instruction
 
 Exit codes: 0 good, 1 failed while running, 2 usage, 3 permission or kernel, 4 target.")]
 pub struct Cli {
@@ -33,4 +36,9 @@ pub enum Command {
     /// Record the network waits of a running process, then say what it waited for
     #[command(alias = "record")]
     Attach(attach::AttachArgs),
+    /// Start a program, record it from its first instruction, then say what it waited for
+    Run(run::RunArgs),
+    /// What `run` starts: stops itself until it is attached to, then becomes the program
+    #[command(hide = true, name = "run-stopped")]
+    RunStopped(run::ExecArgs),
 }

@@ -1,8 +1,9 @@
 //! One executable, with the eBPF programs attached to its processes.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io,
+    path::Path,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     bpf::{
-        plan::{Choice, Plan},
+        plan::Plan,
         reader::AsyncRing,
         session::{self, Session, SessionError, TargetId},
         support,
@@ -25,12 +26,7 @@ use crate::{
     correlate::{Correlated, Correlator, Sent},
     error::Failure,
     event::{self, Event},
-    model::{
-        profile::{Plan as PlanFacts, PlanClock},
-        quality::Quality,
-        stack::StackTable,
-        wait::Wait,
-    },
+    model::{quality::Quality, stack::StackTable, wait::Wait},
     symbolize::Symbolizer,
     target::{error::Error as TargetError, process::Process},
 };
@@ -46,6 +42,8 @@ pub(super) struct Attached {
     ring: AsyncRing,
     /// By thread group.
     members: HashMap<u32, Member>,
+    /// Processes that will run this executable, by thread group.
+    expected: HashMap<u32, Expected>,
     next_index: u32,
     /// The programs' counters when the recording began: what happened while attaching is no loss.
     baseline: HashMap<&'static str, u64>,
@@ -61,12 +59,31 @@ pub(super) struct Member {
     pub(super) correlator: Correlator,
 }
 
-/// A member has run another program; what was known of the old one.
+/// A process that has not become this program yet. Its first waits may be read before it is known to have.
 #[derive(Debug)]
-pub(super) struct Exec {
-    pub(super) tgid: u32,
-    pub(super) at_ns: u64,
-    pub(super) before: Correlator,
+struct Expected {
+    id: TargetId,
+    process: Process,
+    correlator: Correlator,
+}
+
+/// A process runs another program now.
+#[derive(Debug)]
+pub(super) enum Exec {
+    /// One that was expected to begin has.
+    Begun {
+        /// Its thread group.
+        tgid: u32,
+    },
+    /// A member has.
+    Changed {
+        /// Its thread group.
+        tgid: u32,
+        /// When, CLOCK_MONOTONIC ns.
+        at_ns: u64,
+        /// What was known of the waits in the program before.
+        before: Box<Correlator>,
+    },
 }
 
 impl Attached {
@@ -87,6 +104,7 @@ impl Attached {
             symbolizer,
             ring,
             members: HashMap::new(),
+            expected: HashMap::new(),
             next_index: 0,
             baseline: HashMap::new(),
             strangers: 0,
@@ -99,7 +117,8 @@ impl Attached {
     /// # Errors
     /// When it has exited, or the kernel refuses; then nothing is left in it.
     pub(super) fn join(&mut self, process: Process) -> Result<&GoProcess, Failure> {
-        let (pid, id) = (process.pid(), self.id_for(&process)?);
+        let pid = process.pid();
+        let id = self.id_for(pid)?;
         let process = GoProcess::new(process, Rc::clone(&self.program), id)?;
         let before = self.counter(Counter::EndWithoutStart)?;
         self.session
@@ -119,6 +138,31 @@ impl Attached {
         self.forgive(before)?;
         let member = self.members.entry(id.tgid).insert_entry(Member { process, correlator });
         Ok(&member.into_mut().process)
+    }
+
+    /// Attaches to a process that will run this executable, `program`, and does not yet.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn expect(&mut self, pid: u32, program: &Path) -> Result<(), Failure> {
+        let id = self.id_for(pid)?;
+        self.session.add(id, pid, program)?;
+        self.next_index += 1;
+        let process = Process::open(pid)?;
+        self.expected.insert(id.tgid, Expected { id, process, correlator: Correlator::new(pid) });
+        Ok(())
+    }
+
+    /// A process that was expected runs this executable now.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(super) fn begun(&mut self, tgid: u32) -> Result<Option<&GoProcess>, Failure> {
+        let Some(Expected { id, process, correlator }) = self.expected.remove(&tgid) else { return Ok(None) };
+        // Opened again, it has the program for its executable.
+        let process = GoProcess::new(Process::open(process.pid())?, Rc::clone(&self.program), id)?;
+        let member = self.members.entry(tgid).insert_entry(Member { process, correlator });
+        Ok(Some(&member.into_mut().process))
     }
 
     /// What happened while attaching is no loss: ends of waits whose slots were not put yet. Of the first process it is all
@@ -144,20 +188,45 @@ impl Attached {
     }
 
     /// How the programs will know a process. Outside of the initial PID namespace only they know its id there.
-    fn id_for(&mut self, process: &Process) -> Result<TargetId, Failure> {
+    fn id_for(&mut self, pid: u32) -> Result<TargetId, Failure> {
         let index = self.next_index;
         if support::own_pid_namespace() == support::INITIAL_PID_NAMESPACE {
-            return Ok(TargetId { tgid: process.pid(), index });
+            return Ok(TargetId { tgid: pid, index });
         }
         let tasks = self.session.tasks()?;
-        let task = tasks.iter().find(|task| task.namespace_pid == process.pid());
-        let task = task.ok_or(TargetError::Exited { pid: process.pid() })?;
+        let task = tasks.iter().find(|task| task.namespace_pid == pid).ok_or(TargetError::Exited { pid })?;
         Ok(TargetId { tgid: task.tgid, index })
     }
 
     /// The processes.
     pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.values()
+    }
+
+    /// How many processes have not become this program yet, and still may.
+    pub(super) fn expected(&self) -> usize {
+        self.expected.values().filter(|expected| !expected.process.has_exited()).count()
+    }
+
+    /// What people call a member.
+    pub(super) fn name_of(&self, tgid: u32) -> Option<String> {
+        self.members.get(&tgid).map(|member| member.process.name())
+    }
+
+    /// A member's id in this tool's PID namespace.
+    pub(super) fn pid_of(&self, tgid: u32) -> Option<u32> {
+        self.members.get(&tgid).map(|member| member.process.pid())
+    }
+
+    /// A member runs the same executable again, elsewhere in its memory: the probes are still in place.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(super) fn again(&mut self, tgid: u32, process: Process) -> Result<(), Failure> {
+        if let Some(member) = self.members.get_mut(&tgid) {
+            member.process = GoProcess::new(process, Rc::clone(&self.program), member.process.id())?;
+        }
+        Ok(())
     }
 
     /// Whether the programs say that much is waiting.
@@ -169,23 +238,23 @@ impl Attached {
     /// that are those of the new program.
     pub(super) fn drain(&mut self) -> Vec<Exec> {
         let mut execs = Vec::new();
-        let (members, strangers) = (&mut self.members, &mut self.strangers);
+        let Self { members, expected, strangers, .. } = self;
         let records = self.ring.drain(|bytes| {
             let Ok(event) = event::decode(bytes) else {
                 *strangers += 1;
                 return;
             };
             let tgid = event.tgid();
-            let Some(member) = members.get_mut(&tgid) else {
-                *strangers += 1;
-                return;
-            };
-            if let Event::Exec(record) = event {
-                let new = Correlator::new(member.process.pid());
-                let before = std::mem::replace(&mut member.correlator, new);
-                execs.push(Exec { tgid, at_ns: record.at_ns, before });
-            } else {
-                member.correlator.push(event);
+            match (members.get_mut(&tgid), expected.get_mut(&tgid), event) {
+                (Some(member), _, Event::Exec(record)) => {
+                    let new = Correlator::new(member.process.pid());
+                    let before = Box::new(std::mem::replace(&mut member.correlator, new));
+                    execs.push(Exec::Changed { tgid, at_ns: record.at_ns, before });
+                }
+                (Some(member), _, event) => member.correlator.push(event),
+                (None, Some(_), Event::Exec(_)) => execs.push(Exec::Begun { tgid }),
+                (None, Some(expected), event) => expected.correlator.push(event),
+                (None, None, _) => *strangers += 1,
             }
         });
         self.ring_records += records as u64;
@@ -207,14 +276,16 @@ impl Attached {
         taken
     }
 
-    /// The waits of a correlator whose process ran another program since.
-    pub(super) fn take_before_exec(&mut self, exec: &mut Exec, stacks: &mut StackTable) -> Vec<(Wait, Sent)> {
-        let Some(member) = self.members.get(&exec.tgid) else { return Vec::new() };
+    /// The waits of a process that ran another program since.
+    pub(super) fn take_before(
+        &mut self,
+        tgid: u32,
+        before: &mut Correlator,
+        stacks: &mut StackTable,
+    ) -> Vec<(Wait, Sent)> {
+        let Some(member) = self.members.get(&tgid) else { return Vec::new() };
         let bias = member.process.load_bias();
-        exec.before
-            .take_all()
-            .map(|correlated| named(correlated, &mut self.symbolizer, bias, stacks))
-            .collect()
+        before.take_all().map(|correlated| named(correlated, &mut self.symbolizer, bias, stacks)).collect()
     }
 
     /// Forgets what was in a process's memory before it ran another program at `at_ns`.
@@ -274,32 +345,6 @@ impl Attached {
     /// How many records came through the ring.
     pub(super) fn ring_records(&self) -> u64 {
         self.ring_records
-    }
-}
-
-/// The plans as data of the report: of several executables, each clock with all its hooks.
-pub(super) fn plans(attached: &[Attached]) -> PlanFacts {
-    let Some(first) = attached.first() else { return PlanFacts::default() };
-    let clock = |choice: &Choice| {
-        let mut hooks: Vec<String> = attached
-            .iter()
-            .flat_map(|attached| &attached.plan.choices)
-            .filter(|other| other.clock == choice.clock)
-            .flat_map(|choice| choice.hooks.iter().map(ToString::to_string))
-            .collect();
-        let mut seen = HashSet::new();
-        hooks.retain(|hook| seen.insert(hook.clone()));
-        PlanClock {
-            clock: choice.clock.name().to_owned(),
-            hook: hooks.join(", "),
-            why: choice.why.clone(),
-            lost: choice.lost.clone(),
-        }
-    };
-    PlanFacts {
-        name: first.plan.name.to_owned(),
-        why: first.plan.why.clone(),
-        clocks: first.plan.choices.iter().map(clock).collect(),
     }
 }
 

@@ -7,11 +7,14 @@ mod failures;
 mod filter;
 mod go_process;
 mod go_program;
+mod joining;
+pub mod launch;
 mod open_waits;
 mod outputs;
 mod own;
 mod record;
 mod recording;
+pub mod run;
 mod selection;
 
 use std::io::{self, Write as _};

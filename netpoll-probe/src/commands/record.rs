@@ -1,35 +1,46 @@
 //! A whole recording: outputs opened first, then attached, recorded, and reported.
 
-use std::time::SystemTime;
+use std::{collections::HashSet, time::SystemTime};
 
 use anyhow::Context as _;
 
 use super::{
-    attacher::Attacher, filter::Filter, outputs::Outputs, recording::Recording, selection::Selection, tell,
+    attached::Attached, attacher::Attacher, filter::Filter, launch::Launched, outputs::Outputs,
+    recording::Recording, selection::Selection, tell,
 };
 use crate::{
-    bpf::{session, tracefs},
+    bpf::{plan::Choice, session, tracefs},
     cli::record::RecordArgs,
     error::Failure,
     exit::Exit,
-    model::profile::{Cost, Metadata},
+    model::profile::{Cost, Metadata, Plan as PlanFacts, PlanClock},
 };
 
-/// Records the processes that `select` finds, and reports.
+/// What is recorded.
+#[derive(Debug)]
+pub(super) enum Start {
+    /// Processes that run.
+    Selected(Selection),
+    /// A process that has not become its program yet.
+    Launched(Launched),
+}
+
+/// Records what `start` finds or launches, and reports. It is called when the outputs are known to be good.
 ///
 /// # Errors
 /// With a hint and an exit code.
-pub(super) fn run(
-    args: &RecordArgs,
-    select: impl FnOnce() -> Result<Selection, Failure>,
-) -> Result<(), Failure> {
-    let started = SystemTime::now();
+pub(super) fn run(args: &RecordArgs, start: impl FnOnce() -> Result<Start, Failure>) -> Result<(), Failure> {
+    let time = SystemTime::now();
     let outputs = Outputs::open(args)?;
-    let selection = select()?;
+    let start = start()?;
     // The mount is this thread's own, so it comes before there are others. If it fails, the plan says what is missing.
     let _ = tracefs::ensure();
     let measuring = if args.stats { Some(session::measure_run_time()?) } else { None };
-    let attacher = Attacher::new(args, selection.only_pid());
+    let only_pid = match &start {
+        Start::Selected(selection) => selection.only_pid(),
+        Start::Launched(launched) => Some(launched.pid()),
+    };
+    let attacher = Attacher::new(args, only_pid);
     if attacher.logs() {
         show_log();
     }
@@ -39,9 +50,8 @@ pub(super) fn run(
         .context("cannot start the event loop")
         .map_err(|error| Failure::new(Exit::Failed, error, "are there file descriptors left? ulimit -n"))?;
     let filter = Filter::new(args.min_wait, args.max_wait, args.idle_function.clone());
-    let recorded = runtime.block_on(async {
-        Recording::begin(attacher, selection, outputs, filter)?.run(args.duration).await
-    })?;
+    let recorded = runtime
+        .block_on(async { Recording::begin(attacher, start, outputs, filter)?.run(args.duration).await })?;
 
     let cost = Cost {
         cpu_ns: recorded.cpu_ns,
@@ -54,7 +64,7 @@ pub(super) fn run(
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         targets: recorded.targets,
         host: Some(rustix::system::uname().nodename().to_string_lossy().into_owned()),
-        started,
+        started: time,
         started_ns: recorded.started_ns,
         duration_ns: recorded.duration_ns,
     };
@@ -65,6 +75,32 @@ pub(super) fn run(
         tell(&format!("wrote {}", names.join(", ")));
     }
     recorded.failure.map_or(finished, Err)
+}
+
+/// The plans as data of the report: of several executables, each clock with all its hooks.
+pub(super) fn plans(attached: &[Attached]) -> PlanFacts {
+    let Some(first) = attached.first() else { return PlanFacts::default() };
+    let clock = |choice: &Choice| {
+        let mut hooks: Vec<String> = attached
+            .iter()
+            .flat_map(|attached| &attached.plan.choices)
+            .filter(|other| other.clock == choice.clock)
+            .flat_map(|choice| choice.hooks.iter().map(ToString::to_string))
+            .collect();
+        let mut seen = HashSet::new();
+        hooks.retain(|hook| seen.insert(hook.clone()));
+        PlanClock {
+            clock: choice.clock.name().to_owned(),
+            hook: hooks.join(", "),
+            why: choice.why.clone(),
+            lost: choice.lost.clone(),
+        }
+    };
+    PlanFacts {
+        name: first.plan.name.to_owned(),
+        why: first.plan.why.clone(),
+        clocks: first.plan.choices.iter().map(clock).collect(),
+    }
 }
 
 /// Sends what the eBPF programs log to stderr.

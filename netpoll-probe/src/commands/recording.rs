@@ -1,10 +1,8 @@
 //! The recording itself: from attached programs to a finished sum of waits.
 
 use std::{
-    collections::HashSet,
     future::poll_fn,
     io::{self, IsTerminal as _, Write as _},
-    rc::Rc,
     task::Poll,
     time::Duration,
 };
@@ -15,13 +13,14 @@ use tokio::{
 };
 
 use super::{
-    attached::{self, Attached, Exec, Member},
+    attached::{Attached, Member},
     attacher::Attacher,
     filter::Filter,
-    go_program::{self, GoProgram},
+    launch::Launched,
     open_waits,
     outputs::Outputs,
     own::{cpu_ns, now_ns, peak_resident_bytes},
+    record::{self, Start},
     selection::Selection,
     tell,
 };
@@ -36,7 +35,6 @@ use crate::{
         quality::Quality,
         wait::Wait,
     },
-    target::process::Process,
 };
 
 /// How often the ring is looked at; the programs wake us only when much is waiting.
@@ -67,17 +65,19 @@ pub(super) struct Recorded {
 /// A recording that runs.
 #[derive(Debug)]
 pub(super) struct Recording {
-    attacher: Attacher,
-    selection: Selection,
+    pub(super) attacher: Attacher,
+    pub(super) selection: Selection,
+    /// What `run` started; dropped, it ends.
+    pub(super) launched: Option<Launched>,
     /// One for each executable.
-    attached: Vec<Attached>,
+    pub(super) attached: Vec<Attached>,
     /// Of the processes that were attached to, whether or not they still run.
-    targets: Vec<Target>,
-    builder: ProfileBuilder,
+    pub(super) targets: Vec<Target>,
+    pub(super) builder: ProfileBuilder,
     outputs: Outputs,
     filter: Filter,
     /// Of processes that have left, and of the stacks.
-    quality: Quality,
+    pub(super) quality: Quality,
     started_ns: u64,
     failure: Option<Failure>,
 }
@@ -86,13 +86,18 @@ impl Recording {
     /// Attaches to the processes that are selected, finds the waits that were open before, and says that it records.
     pub(super) fn begin(
         attacher: Attacher,
-        selection: Selection,
+        start: Start,
         outputs: Outputs,
         filter: Filter,
     ) -> Result<Self, Failure> {
+        let (selection, launched) = match start {
+            Start::Selected(selection) => (selection, None),
+            Start::Launched(launched) => (Selection::launched(launched.pid()), Some(launched)),
+        };
         let mut this = Self {
             attacher,
             selection,
+            launched,
             attached: Vec::new(),
             targets: Vec::new(),
             builder: ProfileBuilder::default(),
@@ -102,13 +107,20 @@ impl Recording {
             started_ns: 0,
             failure: None,
         };
-        this.join_new()?;
+        if this.launched.is_some() {
+            this.expect_launched()?;
+        } else {
+            this.join_new()?;
+        }
         if this.attached.is_empty() && !this.selection.grows() {
             return Err(this.selection.nothing_found());
         }
         this.attacher.rest();
         tell(&this.begins());
         this.started_ns = now_ns();
+        if let Some(launched) = &this.launched {
+            launched.go_on()?;
+        }
         Ok(this)
     }
 
@@ -116,47 +128,11 @@ impl Recording {
     fn begins(&self) -> String {
         let processes: Vec<&Member> = self.attached.iter().flat_map(Attached::members).collect();
         let what = match processes.as_slice() {
-            [] => format!("what will run in {}", self.selection),
+            [] => format!("{}", self.selection),
             [one] => format!("{}, {}", one.process.name(), one.process.program().go_version()),
             [first, rest @ ..] => format!("{} and {} more", first.process.name(), rest.len()),
         };
         format!("recording {what}; Ctrl-C ends it")
-    }
-
-    /// Attaches to processes that are selected and were not seen before.
-    fn join_new(&mut self) -> Result<(), Failure> {
-        let known: HashSet<u32> =
-            self.attached.iter().flat_map(Attached::members).map(|member| member.process.pid()).collect();
-        for pid in self.selection.find(&known)? {
-            let joined = Process::open(pid).map_err(Failure::from).and_then(|process| self.join(process));
-            match joined {
-                Ok(()) => {}
-                // What was found, and not asked for by its pid, may be a shell, or end at any moment.
-                Err(failure) if failure.exit == Exit::Target && !self.selection.names_each() => {
-                    self.selection.refuse(pid);
-                }
-                Err(failure) => return Err(failure),
-            }
-        }
-        Ok(())
-    }
-
-    fn join(&mut self, process: Process) -> Result<(), Failure> {
-        let file = process.executable();
-        let binary = go_program::read_binary(file, &process.executable_path().display().to_string())?;
-        let identity = go_program::identity(&binary, file)?;
-        let at = match self.attached.iter().position(|attached| attached.identity == identity) {
-            Some(at) => at,
-            None => {
-                let program = GoProgram::of(binary, self.attacher.wants_runtime_hooks())?;
-                self.attached.push(self.attacher.attach(Rc::new(program), identity)?);
-                self.attached.len() - 1
-            }
-        };
-        let Some(attached) = self.attached.get_mut(at) else { return Ok(()) };
-        let joined = attached.join(process)?;
-        self.targets.push(joined.described().clone());
-        Ok(())
     }
 
     /// Records until told to stop, then adds what is still open.
@@ -168,7 +144,10 @@ impl Recording {
         if let Some(why) = why {
             tell(why);
         }
-        self.finish()
+        let launched = self.launched.take();
+        let recorded = self.finish();
+        drop(launched);
+        recorded
     }
 
     /// Returns why it stopped, when that is worth a line.
@@ -231,60 +210,7 @@ impl Recording {
         Ok(())
     }
 
-    /// A process runs another program. What it waited for before is complete; what it waits for now may belong to another
-    /// executable.
-    fn exec(&mut self, at: usize, mut exec: Exec) -> Result<(), Failure> {
-        let Some(attached) = self.attached.get_mut(at) else { return Ok(()) };
-        let done = attached.take_before_exec(&mut exec, self.builder.stacks_mut());
-        self.quality.merge(&exec.before.quality(&[]));
-        attached.forget_memory(exec.tgid, exec.at_ns)?;
-        let left = attached.leave(exec.tgid)?;
-        self.add_all(done);
-        let Some(Member { process, .. }) = left else { return Ok(()) };
-        let pid = process.pid();
-        tell(&format!("{} runs another program now", process.name()));
-        let joined = Process::open(pid).map_err(Failure::from).and_then(|process| self.join(process));
-        match joined {
-            Ok(()) => Ok(()),
-            Err(failure) if failure.exit == Exit::Target => {
-                tell(&failure.to_string());
-                self.selection.refuse(pid);
-                Ok(())
-            }
-            Err(failure) => Err(failure),
-        }
-    }
-
-    /// Takes out the processes that have ended. Returns whether none is left, and none will come.
-    fn part_with_ended(&mut self) -> Result<bool, Failure> {
-        let mut left = 0;
-        for at in 0..self.attached.len() {
-            let Some(attached) = self.attached.get_mut(at) else { continue };
-            let ended: Vec<u32> = attached
-                .members()
-                .filter(|member| member.process.has_exited())
-                .map(|member| member.process.id().tgid)
-                .collect();
-            left += attached.members().count() - ended.len();
-            if ended.is_empty() {
-                continue;
-            }
-            let execs = attached.drain();
-            let done = attached.take(true, self.builder.stacks_mut());
-            for tgid in ended {
-                if let Some(member) = attached.leave(tgid)? {
-                    self.quality.merge(&member.correlator.quality(&[]));
-                }
-            }
-            self.add_all(done);
-            for exec in execs {
-                self.exec(at, exec)?;
-            }
-        }
-        Ok(left == 0 && !self.selection.grows())
-    }
-
-    fn add_all(&mut self, waits: Vec<(Wait, Sent)>) {
+    pub(super) fn add_all(&mut self, waits: Vec<(Wait, Sent)>) {
         for (wait, sent) in waits {
             self.add(wait, sent);
         }
@@ -341,7 +267,7 @@ impl Recording {
         }
         let flushed = self.outputs.flush();
         self.note(flushed);
-        let plan = attached::plans(&self.attached);
+        let plan = record::plans(&self.attached);
         let Self { attached, targets, builder, outputs, quality, started_ns, failure, .. } = self;
         // Detached before anything is rendered: the target must not pay for that.
         drop(attached);

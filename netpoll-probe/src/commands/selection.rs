@@ -56,6 +56,11 @@ impl Selection {
         Ok(Self { wanted, refused: HashMap::new() })
     }
 
+    /// The process that `run` has started.
+    pub(super) fn launched(pid: u32) -> Self {
+        Self { wanted: Wanted::Pids(vec![pid]), refused: HashMap::new() }
+    }
+
     /// The one process that is wanted, if there will never be another.
     pub(super) fn only_pid(&self) -> Option<u32> {
         match &self.wanted {
@@ -138,7 +143,7 @@ impl fmt::Display for Selection {
                 write!(f, "pid {}", pids.join(", "))
             }
             Wanted::Comm(comm) => write!(f, "the name {comm}"),
-            Wanted::Cgroup { cgroup, .. } => write!(f, "{}", cgroup.path().display()),
+            Wanted::Cgroup { cgroup, .. } => write!(f, "what comes to {}", cgroup.path().display()),
         }
     }
 }

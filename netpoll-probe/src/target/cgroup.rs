@@ -6,8 +6,9 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// Where the unified hierarchy is mounted (cgroups(7)); of version 1, each controller's is below it.
-const MOUNT: &str = "/sys/fs/cgroup";
+/// Where hierarchies are mounted (cgroups(7)): the unified one; where version 1 is used, that one beside it, and the one of the
+/// controller that every container has a group of.
+const MOUNTS: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/pids"];
 
 /// The fewest digits of a container's id that are taken for one; `docker ps` shows twelve.
 const FEWEST_DIGITS: usize = 6;
@@ -64,10 +65,10 @@ impl Cgroup {
     /// # Errors
     /// [`Error::NotACgroup`].
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let below = path.components().filter(|part| matches!(part, Component::Normal(_)));
-        let candidates = [path.to_owned(), Path::new(MOUNT).join(below.collect::<PathBuf>())];
+        let below: PathBuf = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+        let mounted = MOUNTS.map(|mount| Path::new(mount).join(&below));
         let mut failed = None;
-        for candidate in candidates {
+        for candidate in [path.to_owned()].into_iter().chain(mounted) {
             match fs::metadata(candidate.join("cgroup.procs")) {
                 Ok(_) => return Ok(Self { path: candidate }),
                 Err(source) => {

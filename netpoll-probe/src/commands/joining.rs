@@ -1,0 +1,143 @@
+//! Which processes a recording is of: who joins, who runs another program, who leaves.
+
+use std::{collections::HashSet, fs::File, path::Path, rc::Rc};
+
+use super::{
+    attached::{Attached, Exec},
+    go_program::{self, GoProgram},
+    recording::Recording,
+    tell,
+};
+use crate::{error::Failure, exit::Exit, gobin::Error as GobinError, target::process::Process};
+
+impl Recording {
+    /// Attaches to processes that are selected and were not seen before.
+    pub(super) fn join_new(&mut self) -> Result<(), Failure> {
+        let known: HashSet<u32> =
+            self.attached.iter().flat_map(Attached::members).map(|member| member.process.pid()).collect();
+        for pid in self.selection.find(&known)? {
+            let joined = Process::open(pid).map_err(Failure::from).and_then(|process| self.join(process));
+            match joined {
+                Ok(()) => {}
+                // What was found, and not asked for by its pid, may be a shell, or end at any moment.
+                Err(failure) if failure.exit == Exit::Target && !self.selection.names_each() => {
+                    self.selection.refuse(pid);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, process: Process) -> Result<(), Failure> {
+        let path = process.executable_path().to_owned();
+        let joined = self.attached_to(process.executable(), &path)?.join(process)?.described().clone();
+        self.targets.push(joined);
+        Ok(())
+    }
+
+    /// Attaches to the process that was launched, before it becomes its program.
+    pub(super) fn expect_launched(&mut self) -> Result<(), Failure> {
+        let Some((pid, path)) = self.launched.as_ref().map(|it| (it.pid(), it.program().to_owned())) else {
+            return Ok(());
+        };
+        let file = File::open(&path).map_err(|source| GobinError::Open { path: path.clone(), source })?;
+        self.attached_to(&file, &path)?.expect(pid, &path)
+    }
+
+    /// The programs for an executable, loaded if it is a new one.
+    fn attached_to(&mut self, file: &File, path: &Path) -> Result<&mut Attached, Failure> {
+        let binary = go_program::read_binary(file, &path.display().to_string())?;
+        let identity = go_program::identity(&binary, file)?;
+        let at = match self.attached.iter().position(|attached| attached.identity == identity) {
+            Some(at) => at,
+            None => {
+                let program = GoProgram::of(binary, self.attacher.wants_runtime_hooks())?;
+                self.attached.push(self.attacher.attach(Rc::new(program), identity)?);
+                self.attached.len() - 1
+            }
+        };
+        // It was found or pushed just now.
+        self.attached.get_mut(at).ok_or_else(|| self.selection.nothing_found())
+    }
+
+    /// A process runs another program. What it waited for before is complete; what it waits for now may belong to another
+    /// executable.
+    pub(super) fn exec(&mut self, at: usize, exec: Exec) -> Result<(), Failure> {
+        let Some(attached) = self.attached.get_mut(at) else { return Ok(()) };
+        let (tgid, at_ns, mut before) = match exec {
+            Exec::Begun { tgid } => {
+                let begun = attached.begun(tgid);
+                return match begun {
+                    Ok(process) => {
+                        self.targets.extend(process.map(|process| process.described().clone()));
+                        Ok(())
+                    }
+                    // It has ended already.
+                    Err(failure) if failure.exit == Exit::Target => Ok(()),
+                    Err(failure) => Err(failure),
+                };
+            }
+            Exec::Changed { tgid, at_ns, before } => (tgid, at_ns, before),
+        };
+        let done = attached.take_before(tgid, &mut before, self.builder.stacks_mut());
+        self.quality.merge(&before.quality(&[]));
+        attached.forget_memory(tgid, at_ns)?;
+        let old = attached.name_of(tgid).unwrap_or_default();
+        self.add_all(done);
+        match self.follow(at, tgid) {
+            Ok(()) => tell(&format!("{old} runs its program again")),
+            Err(failure) if failure.exit == Exit::Target => {
+                tell(&format!("{old} runs another program now, and is left"));
+                tell(&failure.to_string());
+            }
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    /// Goes on with a process that runs another program, or the same one again.
+    fn follow(&mut self, at: usize, tgid: u32) -> Result<(), Failure> {
+        let Some(attached) = self.attached.get_mut(at) else { return Ok(()) };
+        let Some(pid) = attached.pid_of(tgid) else { return Ok(()) };
+        let process = Process::open(pid).inspect_err(|_ended| self.selection.refuse(pid))?;
+        let name = process.executable_path().display().to_string();
+        let is_same = go_program::read_binary(process.executable(), &name)
+            .and_then(|binary| go_program::identity(&binary, process.executable()))
+            .is_ok_and(|identity| identity == attached.identity);
+        if is_same {
+            return attached.again(tgid, process);
+        }
+        attached.leave(tgid)?;
+        self.join(process).inspect_err(|_refused| self.selection.refuse(pid))
+    }
+
+    /// Takes out the processes that have ended. Returns whether none is left, and none will come.
+    pub(super) fn part_with_ended(&mut self) -> Result<bool, Failure> {
+        let mut left = 0;
+        for at in 0..self.attached.len() {
+            let Some(attached) = self.attached.get_mut(at) else { continue };
+            let ended: Vec<u32> = attached
+                .members()
+                .filter(|member| member.process.has_exited())
+                .map(|member| member.process.id().tgid)
+                .collect();
+            left += attached.members().count() - ended.len() + attached.expected();
+            if ended.is_empty() {
+                continue;
+            }
+            let execs = attached.drain();
+            let done = attached.take(true, self.builder.stacks_mut());
+            for tgid in ended {
+                if let Some(member) = attached.leave(tgid)? {
+                    self.quality.merge(&member.correlator.quality(&[]));
+                }
+            }
+            self.add_all(done);
+            for exec in execs {
+                self.exec(at, exec)?;
+            }
+        }
+        Ok(left == 0 && !self.selection.grows())
+    }
+}
