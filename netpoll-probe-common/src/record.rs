@@ -261,6 +261,9 @@ pub struct ExecRecord {
     pub header: Header,
     /// When, CLOCK_MONOTONIC ns.
     pub at_ns: u64,
+    /// 1: the thread that did it is the process's first. 0: it was another, which took the first one's id; probes that the
+    /// kernel keeps for the first one are gone.
+    pub by_first_thread: u64,
 }
 
 /// One process, as the iterator over tasks writes it (not a record of the ring).

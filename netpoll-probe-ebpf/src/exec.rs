@@ -8,12 +8,13 @@ use netpoll_probe_common::{
 
 use crate::{emit, target};
 
-/// The current process has replaced its program. It is a thread group of one thread now.
+/// The current process has replaced its program. It is a thread group of one thread now, whose id was `old_pid` before.
 #[inline(always)]
-pub fn exec() {
+pub fn exec(old_pid: i32) {
     let Some(target) = target::current() else { return };
     // SAFETY: the helper has no preconditions.
     let at_ns = unsafe { bpf_ktime_get_ns() };
     let header = emit::header::<ExecRecord>(kind::EXEC, target.tgid);
-    emit::record_now(ExecRecord { header, at_ns }, Counter::RingFullExec);
+    let by_first_thread = u64::from(old_pid as u32 == target.tgid);
+    emit::record_now(ExecRecord { header, at_ns, by_first_thread }, Counter::RingFullExec);
 }

@@ -127,8 +127,8 @@ pub fn waking(ctx: BtfTracePointContext) -> u32 {
 /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)` of `sched_process_exec`,
 /// `include/trace/events/sched.h`.
 #[btf_tracepoint(function = "sched_process_exec")]
-pub fn exec(_ctx: BtfTracePointContext) -> u32 {
-    exec::exec();
+pub fn exec(ctx: BtfTracePointContext) -> u32 {
+    exec::exec(ctx.arg(1));
     0
 }
 

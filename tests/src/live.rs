@@ -19,6 +19,7 @@ use crate::{
     kernel_ready::ReadyHooks,
     probe::{Recorded, Recording},
     process::{Follow, Process, monotonic_ns},
+    record::Record,
     truth::{self, Call},
 };
 
@@ -73,6 +74,18 @@ impl Options {
         }
     }
 
+    /// A short load, for tests of several processes.
+    #[must_use]
+    pub fn short(mut self) -> Self {
+        self.seconds = 1.5;
+        self.intensity = 0.3;
+        self.many = 20;
+        // Whose waits they are is the question then, and two loads share two processors.
+        self.bounds.error_p99_ns = 20_000_000;
+        self.bounds.call_p99_ns = 100_000_000;
+        self
+    }
+
     fn record(&self, truth: &Truth, hooks: &str) -> Result<Recording> {
         let choices = ["--hooks", hooks, "--kernel-ready", &self.kernel_ready];
         Recording::start(&self.probe, truth.id(), &choices, self.timeout())
@@ -94,8 +107,12 @@ pub struct Truth {
 impl Truth {
     /// Starts it. When this returns, the goroutines that wait from the beginning are parked, and the load is not yet.
     pub fn start(options: &Options, traced: bool) -> Result<Self> {
+        Self::start_by(&mut Command::new(&options.truth), options, traced)
+    }
+
+    /// The same by a command that ends in the truth program, such as one that makes namespaces for it.
+    pub fn start_by(command: &mut Command, options: &Options, traced: bool) -> Result<Self> {
         let files = tempfile::tempdir().context("cannot make a folder")?;
-        let mut command = Command::new(&options.truth);
         command.arg("-log").arg(files.path().join("truth.ndjson")).args([
             "-seconds",
             &options.seconds.to_string(),
@@ -111,7 +128,7 @@ impl Truth {
         if traced {
             command.arg("-trace").arg(files.path().join("trace.out"));
         }
-        let mut process = Process::spawn(&mut command, Follow::Stdout)?;
+        let mut process = Process::spawn(command, Follow::Stdout)?;
         process.wait_for_line("READY", options.timeout())?;
         let timeout = options.timeout() + Duration::from_secs_f64(options.seconds);
         Ok(Self { process, files, timeout })
@@ -152,7 +169,7 @@ pub fn truth_run(options: &Options) -> Result<Verdict> {
     let recorded = recording.stop(options.timeout())?;
     let (calls, files) = truth.end()?;
     keep_for_inspection(&files, &[&recorded])?;
-    Ok(judge(&calls, &recorded, &options.bounds))
+    Ok(judge(&calls, &recorded, None, &options.bounds))
 }
 
 /// Records one load with both sets of hooks at the same time, and holds the one against the other.
@@ -199,14 +216,13 @@ pub fn truth_of_the_truth(truth: PathBuf, tool: &std::path::Path) -> Result<Verd
     Ok(exectrace::compare_truth(&exectrace::read(tool, &trace)?, &calls))
 }
 
-fn judge(calls: &[Call], recorded: &Recorded, bounds: &compare::Bounds) -> Verdict {
-    let mut verdict = compare::compare(
-        calls,
-        &recorded.records,
-        recorded.window,
-        ReadyHooks::of_summary(&recorded.summary),
-        bounds,
-    );
+/// Holds what was recorded of one process, or of the only one, against its own log.
+#[must_use]
+pub fn judge(calls: &[Call], recorded: &Recorded, pid: Option<u32>, bounds: &compare::Bounds) -> Verdict {
+    let is_its = |record: &&Record| pid.is_none_or(|pid| record.pid == pid);
+    let records: Vec<Record> = recorded.records.iter().filter(is_its).cloned().collect();
+    let hooks = ReadyHooks::of_summary(&recorded.summary);
+    let mut verdict = compare::compare(calls, &records, recorded.window, hooks, bounds);
     compare::losses(&mut verdict, &recorded.summary, bounds);
     verdict
 }

@@ -1,9 +1,10 @@
 //! Runs the command line tool.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -77,23 +78,55 @@ pub struct Recorded {
     pub files: TempDir,
 }
 
+impl Recorded {
+    /// The processes that the summary names.
+    #[must_use]
+    pub fn pids(&self) -> BTreeSet<u64> {
+        let targets = self.summary.get("targets").and_then(serde_json::Value::as_array);
+        targets.into_iter().flatten().filter_map(|target| target.get("pid")?.as_u64()).collect()
+    }
+}
+
 impl Recording {
     /// Attaches to `pid`, with further arguments, and returns once everything is recorded.
     pub fn start(executable: &Path, pid: u32, choices: &[&str], timeout: Duration) -> Result<Self> {
+        let pid = pid.to_string();
+        Self::of(Command::new(executable).args(["attach", "--pid", &pid]).args(choices), &[], timeout)
+    }
+
+    /// Runs a command that is `netpoll-probe attach` or `run` with its arguments so far, or ends in it, and returns once
+    /// everything is recorded. `command_line` follows the last argument.
+    pub fn of(command: &mut Command, command_line: &[&str], timeout: Duration) -> Result<Self> {
         let files = tempfile::tempdir().context("cannot make a folder")?;
         let attach_ns = monotonic_ns();
-        let mut process = Process::spawn(
-            Command::new(executable)
-                .args(["attach", "--pid", &pid.to_string(), "--idle"])
-                .args(choices)
-                .arg("-o")
-                .arg(files.path().join("waits.ndjson"))
-                .arg("-o")
-                .arg(files.path().join("summary.json")),
-            Follow::Stderr,
-        )?;
+        command
+            .arg("--idle")
+            .arg("-o")
+            .arg(files.path().join("waits.ndjson"))
+            .arg("-o")
+            .arg(files.path().join("summary.json"))
+            .args(command_line);
+        let mut process = Process::spawn(command, Follow::Stderr)?;
         process.wait_for_line("recording", timeout)?;
         Ok(Self { process, files, attach_ns, recording_ns: monotonic_ns() })
+    }
+
+    /// Waits until its process, or what it has started, says a line that begins so; gives that line.
+    pub fn wait_for_output(&self, prefix: &str, timeout: Duration) -> Result<String> {
+        let until = Instant::now() + timeout;
+        loop {
+            let output = self.process.output(Follow::Stdout);
+            if let Some(line) = output.lines().find(|line| line.starts_with(prefix)) {
+                return Ok(line.to_owned());
+            }
+            ensure!(Instant::now() < until, "no line {prefix:?} in {timeout:?}; its output:\n{output}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Writes a line to its standard input, which is also that of what it has started.
+    pub fn tell(&mut self, line: &str) -> Result<()> {
+        self.process.tell(line)
     }
 
     /// Ends it as Ctrl-C does and reads what it wrote.

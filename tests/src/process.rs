@@ -153,7 +153,9 @@ impl Process {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
 
-    fn output(&self, which: Follow) -> String {
+    /// What it has written to one of its outputs so far.
+    #[must_use]
+    pub fn output(&self, which: Follow) -> String {
         let [stdout, stderr] = &self.outputs;
         let output = if which == Follow::Stdout { stdout } else { stderr };
         output.lock().unwrap_or_else(PoisonError::into_inner).clone()

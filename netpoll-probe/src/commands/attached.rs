@@ -81,6 +81,8 @@ pub(super) enum Exec {
         tgid: u32,
         /// When, CLOCK_MONOTONIC ns.
         at_ns: u64,
+        /// The probes are still in place, if it runs the same executable.
+        probes_stay: bool,
         /// What was known of the waits in the program before.
         before: Box<Correlator>,
     },
@@ -218,14 +220,23 @@ impl Attached {
         self.members.get(&tgid).map(|member| member.process.pid())
     }
 
-    /// A member runs the same executable again, elsewhere in its memory: the probes are still in place.
+    /// Whether a process runs the very file that a member ran.
+    pub(super) fn runs_in(&self, tgid: u32, process: &Process) -> bool {
+        let known = self.members.get(&tgid).and_then(|member| member.process.executable_file());
+        known.is_some() && known == process.executable_file()
+    }
+
+    /// A member runs the same executable again, elsewhere in its memory.
     ///
     /// # Errors
-    /// When it has ended.
-    pub(super) fn again(&mut self, tgid: u32, process: Process) -> Result<(), Failure> {
-        if let Some(member) = self.members.get_mut(&tgid) {
-            member.process = GoProcess::new(process, Rc::clone(&self.program), member.process.id())?;
+    /// When it has ended, or the kernel refuses.
+    pub(super) fn again(&mut self, tgid: u32, process: Process, probes_stay: bool) -> Result<(), Failure> {
+        let Some(member) = self.members.get_mut(&tgid) else { return Ok(()) };
+        let (id, pid) = (member.process.id(), process.pid());
+        if !probes_stay {
+            self.session.renew(id, pid, &session::executable_of(pid))?;
         }
+        member.process = GoProcess::new(process, Rc::clone(&self.program), id)?;
         Ok(())
     }
 
@@ -249,7 +260,8 @@ impl Attached {
                 (Some(member), _, Event::Exec(record)) => {
                     let new = Correlator::new(member.process.pid());
                     let before = Box::new(std::mem::replace(&mut member.correlator, new));
-                    execs.push(Exec::Changed { tgid, at_ns: record.at_ns, before });
+                    let probes_stay = record.by_first_thread == 1;
+                    execs.push(Exec::Changed { tgid, at_ns: record.at_ns, probes_stay, before });
                 }
                 (Some(member), _, event) => member.correlator.push(event),
                 (None, Some(_), Event::Exec(_)) => execs.push(Exec::Begun { tgid }),

@@ -60,6 +60,11 @@ impl GoProcess {
         self.process.has_exited()
     }
 
+    /// Device and inode of its executable.
+    pub(super) fn executable_file(&self) -> Option<(u64, u64)> {
+        self.process.executable_file()
+    }
+
     /// What reports say of it: as it was when it was attached to, because it may have ended.
     pub(super) fn described(&self) -> &Target {
         &self.described

@@ -65,7 +65,7 @@ impl Recording {
     /// executable.
     pub(super) fn exec(&mut self, at: usize, exec: Exec) -> Result<(), Failure> {
         let Some(attached) = self.attached.get_mut(at) else { return Ok(()) };
-        let (tgid, at_ns, mut before) = match exec {
+        let (tgid, at_ns, probes_stay, mut before) = match exec {
             Exec::Begun { tgid } => {
                 let begun = attached.begun(tgid);
                 return match begun {
@@ -78,14 +78,14 @@ impl Recording {
                     Err(failure) => Err(failure),
                 };
             }
-            Exec::Changed { tgid, at_ns, before } => (tgid, at_ns, before),
+            Exec::Changed { tgid, at_ns, probes_stay, before } => (tgid, at_ns, probes_stay, before),
         };
         let done = attached.take_before(tgid, &mut before, self.builder.stacks_mut());
         self.quality.merge(&before.quality(&[]));
         attached.forget_memory(tgid, at_ns)?;
         let old = attached.name_of(tgid).unwrap_or_default();
         self.add_all(done);
-        match self.follow(at, tgid) {
+        match self.follow(at, tgid, probes_stay) {
             Ok(()) => tell(&format!("{old} runs its program again")),
             Err(failure) if failure.exit == Exit::Target => {
                 tell(&format!("{old} runs another program now, and is left"));
@@ -97,16 +97,13 @@ impl Recording {
     }
 
     /// Goes on with a process that runs another program, or the same one again.
-    fn follow(&mut self, at: usize, tgid: u32) -> Result<(), Failure> {
+    fn follow(&mut self, at: usize, tgid: u32, probes_stay: bool) -> Result<(), Failure> {
         let Some(attached) = self.attached.get_mut(at) else { return Ok(()) };
         let Some(pid) = attached.pid_of(tgid) else { return Ok(()) };
         let process = Process::open(pid).inspect_err(|_ended| self.selection.refuse(pid))?;
-        let name = process.executable_path().display().to_string();
-        let is_same = go_program::read_binary(process.executable(), &name)
-            .and_then(|binary| go_program::identity(&binary, process.executable()))
-            .is_ok_and(|identity| identity == attached.identity);
-        if is_same {
-            return attached.again(tgid, process);
+        // Not by reading it, which takes longer than a new program needs for its first waits.
+        if attached.runs_in(tgid, &process) {
+            return attached.again(tgid, process, probes_stay);
         }
         attached.leave(tgid)?;
         self.join(process).inspect_err(|_refused| self.selection.refuse(pid))

@@ -81,6 +81,13 @@ impl Process {
         &self.executable
     }
 
+    /// Device and inode of its executable.
+    #[must_use]
+    pub fn executable_file(&self) -> Option<(u64, u64)> {
+        let metadata = self.executable.metadata().ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    }
+
     /// The path of its executable in its own mount namespace, as the kernel shows it; ends in ` (deleted)` when the file
     /// was removed or replaced.
     #[must_use]
