@@ -98,6 +98,16 @@ impl Recording {
     /// everything is recorded. `command_line` follows the last argument.
     pub fn of(command: &mut Command, command_line: &[&str], timeout: Duration) -> Result<Self> {
         let files = tempfile::tempdir().context("cannot make a folder")?;
+        Self::into(command, command_line, files, timeout)
+    }
+
+    /// The same, with its files in a folder that is there already.
+    pub fn into(
+        command: &mut Command,
+        command_line: &[&str],
+        files: TempDir,
+        timeout: Duration,
+    ) -> Result<Self> {
         let attach_ns = monotonic_ns();
         command
             .arg("--idle")
@@ -109,6 +119,12 @@ impl Recording {
         let mut process = Process::spawn(command, Follow::Stderr)?;
         process.wait_for_line("recording", timeout)?;
         Ok(Self { process, files, attach_ns, recording_ns: monotonic_ns() })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Waits until its process, or what it has started, says a line that begins so; gives that line.

@@ -15,6 +15,7 @@ use super::{
     go_process::GoProcess,
     go_program::{GoProgram, Identity},
     open_waits,
+    privileges::Privileges,
 };
 use crate::{
     bpf::{
@@ -118,13 +119,17 @@ impl Attached {
     ///
     /// # Errors
     /// When it has exited, or the kernel refuses; then nothing is left in it.
-    pub(super) fn join(&mut self, process: Process) -> Result<&GoProcess, Failure> {
+    pub(super) fn join(
+        &mut self,
+        process: Process,
+        privileges: &mut Privileges,
+    ) -> Result<&GoProcess, Failure> {
         let pid = process.pid();
         let id = self.id_for(pid)?;
         let process = GoProcess::new(process, Rc::clone(&self.program), id)?;
         let before = self.counter(Counter::EndWithoutStart)?;
-        self.session
-            .add(id, pid, &session::executable_of(pid))
+        privileges
+            .place(|| self.session.add(id, pid, &session::executable_of(pid)))
             .map_err(|error| not_attached(error, &process))?;
         self.next_index += 1;
         let mut correlator = Correlator::new(pid);
@@ -146,9 +151,14 @@ impl Attached {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(super) fn expect(&mut self, pid: u32, program: &Path) -> Result<(), Failure> {
+    pub(super) fn expect(
+        &mut self,
+        pid: u32,
+        program: &Path,
+        privileges: &mut Privileges,
+    ) -> Result<(), Failure> {
         let id = self.id_for(pid)?;
-        self.session.add(id, pid, program)?;
+        privileges.place(|| self.session.add(id, pid, program))?;
         self.next_index += 1;
         let process = Process::open(pid)?;
         self.expected.insert(id.tgid, Expected { id, process, correlator: Correlator::new(pid) });

@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use super::privileges;
 use crate::{
     bpf::{kernel_btf::BtfError, plan::NoPlan, session::SessionError},
     error::Failure,
@@ -21,18 +22,6 @@ fn allowed() -> String {
         AS_ROOT
     }
     .to_owned()
-}
-
-/// The capabilities that attaching needs and this process does not have, by their names.
-fn missing_capabilities() -> Vec<&'static str> {
-    /// `include/uapi/linux/capability.h`
-    const NEEDED: [(&str, u32); 3] = [("CAP_SYS_PTRACE", 19), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
-    let effective = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
-        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-        u64::from_str_radix(line.trim(), 16).ok()
-    });
-    let Some(effective) = effective else { return Vec::new() };
-    NEEDED.iter().filter(|(_, bit)| effective >> bit & 1 == 0).map(|(name, _)| *name).collect()
 }
 
 impl From<TargetError> for Failure {
@@ -127,14 +116,18 @@ impl From<NoPlan> for Failure {
     }
 }
 
-/// What to do about a refusal, when the privileges that attaching needs are not there.
+/// What to do about a refusal, when privileges that attaching needs are not there.
 fn lacks_privilege() -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        return Some(AS_ROOT.to_owned());
+    let missing = privileges::missing();
+    if missing.is_empty() {
+        return None;
     }
-    let missing = missing_capabilities();
-    (!missing.is_empty())
-        .then(|| format!("this root lacks {}: in a container, run it --privileged", missing.join(", ")))
+    let missing = missing.join(", ");
+    Some(if rustix::process::geteuid().is_root() {
+        format!("this root lacks {missing}: in a container, run it --privileged")
+    } else {
+        format!("{AS_ROOT} (it lacks {missing})")
+    })
 }
 
 impl From<SessionError> for Failure {

@@ -31,7 +31,9 @@ impl Recording {
 
     fn join(&mut self, process: Process) -> Result<(), Failure> {
         let path = process.executable_path().to_owned();
-        let joined = self.attached_to(process.executable(), &path)?.join(process)?.described().clone();
+        let at = self.attached_to(process.executable(), &path)?;
+        let Some(attached) = self.attached.get_mut(at) else { return Ok(()) };
+        let joined = attached.join(process, &mut self.privileges)?.described().clone();
         self.targets.push(joined);
         Ok(())
     }
@@ -42,23 +44,21 @@ impl Recording {
             return Ok(());
         };
         let file = File::open(&path).map_err(|source| GobinError::Open { path: path.clone(), source })?;
-        self.attached_to(&file, &path)?.expect(pid, &path)
+        let at = self.attached_to(&file, &path)?;
+        let Some(attached) = self.attached.get_mut(at) else { return Ok(()) };
+        attached.expect(pid, &path, &mut self.privileges)
     }
 
-    /// The programs for an executable, loaded if it is a new one.
-    fn attached_to(&mut self, file: &File, path: &Path) -> Result<&mut Attached, Failure> {
+    /// Where the programs for an executable stand in `attached`; they are loaded if it is a new one.
+    fn attached_to(&mut self, file: &File, path: &Path) -> Result<usize, Failure> {
         let binary = go_program::read_binary(file, &path.display().to_string())?;
         let identity = go_program::identity(&binary, file)?;
-        let at = match self.attached.iter().position(|attached| attached.identity == identity) {
-            Some(at) => at,
-            None => {
-                let program = GoProgram::of(binary, self.attacher.wants_runtime_hooks())?;
-                self.attached.push(self.attacher.attach(Rc::new(program), identity)?);
-                self.attached.len() - 1
-            }
-        };
-        // It was found or pushed just now.
-        self.attached.get_mut(at).ok_or_else(|| self.selection.nothing_found())
+        if let Some(at) = self.attached.iter().position(|attached| attached.identity == identity) {
+            return Ok(at);
+        }
+        let program = GoProgram::of(binary, self.attacher.wants_runtime_hooks())?;
+        self.attached.push(self.attacher.attach(Rc::new(program), identity)?);
+        Ok(self.attached.len() - 1)
     }
 
     /// A process runs another program. What it waited for before is complete; what it waits for now may belong to another

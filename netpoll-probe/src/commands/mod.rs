@@ -12,6 +12,7 @@ pub mod launch;
 mod open_waits;
 mod outputs;
 mod own;
+mod privileges;
 mod record;
 mod recording;
 pub mod run;

@@ -20,6 +20,7 @@ use super::{
     open_waits,
     outputs::Outputs,
     own::{cpu_ns, now_ns, peak_resident_bytes},
+    privileges::Privileges,
     record::{self, Start},
     selection::Selection,
     tell,
@@ -67,6 +68,7 @@ pub(super) struct Recorded {
 pub(super) struct Recording {
     pub(super) attacher: Attacher,
     pub(super) selection: Selection,
+    pub(super) privileges: Privileges,
     /// What `run` started; dropped, it ends.
     pub(super) launched: Option<Launched>,
     /// One for each executable.
@@ -97,6 +99,7 @@ impl Recording {
         let mut this = Self {
             attacher,
             selection,
+            privileges: Privileges::default(),
             launched,
             attached: Vec::new(),
             targets: Vec::new(),
@@ -116,6 +119,7 @@ impl Recording {
             return Err(this.selection.nothing_found());
         }
         this.attacher.rest();
+        this.privileges.drop_others();
         tell(&this.begins());
         this.started_ns = now_ns();
         if let Some(launched) = &this.launched {
