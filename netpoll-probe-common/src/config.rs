@@ -76,6 +76,8 @@ pub struct Config {
     pub file_private_data: u32,
     /// `file.f_inode`
     pub file_inode: u32,
+    /// `file.f_flags`
+    pub file_flags: u32,
     /// `inode.i_mode`
     pub inode_mode: u32,
     /// `inode.i_ino`

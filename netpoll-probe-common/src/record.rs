@@ -300,4 +300,8 @@ pub struct FileRecord {
     pub socket_state: u32,
     /// The process, in the initial PID namespace.
     pub tgid: u32,
+    /// `file.f_flags`, `O_*`.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
 }

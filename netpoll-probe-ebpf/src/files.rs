@@ -57,6 +57,8 @@ pub fn entry(ctx: *const TaskFile) {
         sent_ns: 0,
         socket_state: 0,
         tgid,
+        flags: read::kernel(address + config!(file_flags)).unwrap_or(0),
+        reserved: 0,
     };
     if file::fill(&mut record.file, address, target).is_some() {
         record.file.known = 1;

@@ -10,7 +10,7 @@ use super::kernel_btf::{BtfError, KernelBtf};
 /// # Errors
 /// When this kernel's BTF lacks one of the members.
 pub fn of_kernel(btf: &KernelBtf, config: &mut Config) -> Result<(), BtfError> {
-    let wanted: [(&mut u32, &str, &str); 40] = [
+    let wanted: [(&mut u32, &str, &str); 41] = [
         (&mut config.task_files, "task_struct", "files"),
         (&mut config.task_pid, "task_struct", "pid"),
         (&mut config.task_tgid, "task_struct", "tgid"),
@@ -24,6 +24,7 @@ pub fn of_kernel(btf: &KernelBtf, config: &mut Config) -> Result<(), BtfError> {
         (&mut config.fdt_fd, "fdtable", "fd"),
         (&mut config.file_private_data, "file", "private_data"),
         (&mut config.file_inode, "file", "f_inode"),
+        (&mut config.file_flags, "file", "f_flags"),
         (&mut config.inode_mode, "inode", "i_mode"),
         (&mut config.inode_number, "inode", "i_ino"),
         (&mut config.socket_sk, "socket", "sk"),

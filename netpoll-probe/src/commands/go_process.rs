@@ -12,6 +12,7 @@ use crate::{
         scan::{Source, Wanted},
     },
     target::{
+        fds::FdTarget,
         memory::{ReadMemory as _, u32_at},
         process::Process,
     },
@@ -81,6 +82,11 @@ impl GoProcess {
         let bytes = self.process.memory().read(address..address.checked_add(4)?).ok()??;
         let fd = i32::from_le_bytes(u32_at(&bytes, 0)?.to_le_bytes());
         (fd > 0).then_some(fd)
+    }
+
+    /// Whether an fd of it is an epoll instance.
+    pub(super) fn is_epoll(&self, fd: i32) -> bool {
+        matches!(self.process.fd(fd), Some(FdTarget::AnonInode { kind }) if kind == "eventpoll")
     }
 
     /// The goroutines that wait in the poller now. `None`: they cannot be read, which is no reason to stop.

@@ -15,9 +15,9 @@ use super::{
 };
 use crate::{
     bpf::session::Session,
-    correlate::Sent,
+    correlate::{Sent, bypass},
     error::Failure,
-    model::{stack::StackTable, wait::Wait},
+    model::{bypass::Bypass, stack::StackTable, wait::Wait},
     snapshot::goroutine::{Goroutine, PollMode, StackState},
 };
 
@@ -86,6 +86,7 @@ pub(super) fn at_end(
     slots: &[(u64, PollDescSlot)],
     end_ns: u64,
     stacks: &mut StackTable,
+    bypasses: &mut Vec<Bypass>,
 ) -> Result<Vec<(Wait, Sent)>, Failure> {
     let waiting: HashMap<u32, Vec<Goroutine>> = attached
         .members()
@@ -94,11 +95,15 @@ pub(super) fn at_end(
     // Waits that ended meanwhile bring the stacks that they had.
     attached.drain();
     let (members, session, symbolizer) = attached.parts();
+    let all_files = session.files()?;
     let files: HashMap<(u32, i32), FileRecord> =
-        session.files()?.into_iter().map(|file| ((file.tgid, file.file.fd), file)).collect();
+        all_files.iter().map(|file| ((file.tgid, file.file.fd), *file)).collect();
     let later: HashMap<u64, PollDescSlot> = session.slots()?.into_iter().collect();
     let mut members: HashMap<u32, &mut Member> =
         members.values_mut().map(|member| (member.process.id().index, member)).collect();
+    for member in members.values_mut() {
+        bypasses.extend(past_the_netpoller(member, &all_files));
+    }
     let parked: HashMap<(u64, u64), &Goroutine> = waiting
         .iter()
         .flat_map(|(index, goroutines)| goroutines.iter().map(move |goroutine| (*index, goroutine)))
@@ -132,4 +137,14 @@ pub(super) fn at_end(
         }
     }
     Ok(open)
+}
+
+/// How a process waits past the netpoller.
+fn past_the_netpoller(member: &mut Member, files: &[FileRecord]) -> impl Iterator<Item = Bypass> {
+    let Member { process, correlator } = member;
+    let (pid, tgid) = (process.pid(), process.id().tgid);
+    let own: Vec<FileRecord> = files.iter().filter(|file| file.tgid == tgid).copied().collect();
+    let epolls: Vec<i32> = bypass::anonymous(&own).filter(|fd| process.is_epoll(*fd)).collect();
+    let blocking = bypass::blocking_sockets(pid, &own, |file| correlator.endpoint_of(file));
+    blocking.into_iter().chain(bypass::own_epolls(pid, &epolls, process.epoll_fd()))
 }

@@ -262,7 +262,10 @@ impl Recording {
             // Who runs another program now is not asked any more.
             attached.drain();
             let done = attached.take(true, self.builder.stacks_mut());
-            let open = open_waits::at_end(attached, &slots, end_ns, self.builder.stacks_mut())?;
+            let open = {
+                let (stacks, bypasses) = (self.builder.stacks_mut(), &mut self.quality.bypasses);
+                open_waits::at_end(attached, &slots, end_ns, stacks, bypasses)?
+            };
             self.quality.merge(&attached.quality()?);
             ring_records += attached.ring_records();
             run_time.merge(attached.session.run_time());

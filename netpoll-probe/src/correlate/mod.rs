@@ -6,6 +6,7 @@
 //! A wait is held back for a moment ([`HOLD_NS`]): whether it was spurious is known only when its goroutine waits again.
 #![forbid(unsafe_code)]
 
+pub mod bypass;
 pub mod classify;
 pub mod clocks;
 pub mod endpoint;
@@ -26,7 +27,7 @@ use crate::{
     event::Event,
     model::{
         quality::Quality,
-        wait::{Mode, Outcome, Poller, Role, Wait},
+        wait::{Endpoint, Mode, Outcome, Poller, Role, Wait},
     },
 };
 
@@ -114,6 +115,12 @@ impl Correlator {
     /// A file that was open when the recording began: listeners tell which connections came in.
     pub fn open_file(&mut self, file: &FileFacts, socket_state: u32) {
         self.endpoints.learn(file, socket_state);
+    }
+
+    /// Where a file leads to.
+    #[must_use]
+    pub fn endpoint_of(&mut self, file: &FileRecord) -> Arc<Endpoint> {
+        self.endpoints.of(&file.file, file.socket_state)
     }
 
     /// One record.

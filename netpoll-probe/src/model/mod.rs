@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod builder;
+pub mod bypass;
 pub mod function;
 pub mod group;
 pub mod histogram;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::stack::Stack;
+use super::{bypass::Bypass, stack::Stack};
 
 /// Counts over one recording. Anything but zero in `lost` or `unmatched` is printed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -31,6 +31,8 @@ pub struct Quality {
     pub endpoint_unknown: u64,
     /// Clocks out of order that were clamped.
     pub clamped: u64,
+    /// How the processes wait past the netpoller, where no wait is seen.
+    pub bypasses: Vec<Bypass>,
 }
 
 impl Quality {
@@ -56,6 +58,7 @@ impl Quality {
             stack_truncated,
             endpoint_unknown,
             clamped,
+            bypasses,
         } = other;
         self.seen += seen;
         self.started_before += started_before;
@@ -71,6 +74,7 @@ impl Quality {
         self.stack_truncated += stack_truncated;
         self.endpoint_unknown += endpoint_unknown;
         self.clamped += clamped;
+        self.bypasses.extend_from_slice(bypasses);
     }
 
     /// All losses together.

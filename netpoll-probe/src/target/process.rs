@@ -188,6 +188,12 @@ impl Process {
         self.still_the_same(fds)
     }
 
+    /// What one of its fds refers to; `None`: there is no such fd, or it may not be looked at.
+    #[must_use]
+    pub fn fd(&self, fd: i32) -> Option<FdTarget> {
+        fs::read_link(proc_path(self.pid, &format!("fd/{fd}"))).ok().map(FdTarget::parse)
+    }
+
     /// Its mappings.
     ///
     /// # Errors

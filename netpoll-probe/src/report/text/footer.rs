@@ -8,6 +8,7 @@ use super::{
     page::{Page, Tone, solid},
 };
 use crate::model::{
+    bypass::{Bypass, BypassFd, BypassKind},
     profile::{Cost, Plan, Profile},
     sums::Totals,
     wait::KernelReadySource,
@@ -33,6 +34,7 @@ pub(super) fn write(page: &mut Page, profile: &Profile, options: &Options, total
         page.paragraph("          ", &text, Tone::Plain);
     }
     quality(page, profile, totals);
+    bypasses(page, profile);
     hooks(page, &profile.plan);
     cost(page, &profile.cost, profile.metadata.duration_ns);
 }
@@ -80,6 +82,43 @@ fn quality(page: &mut Page, profile: &Profile, totals: &Totals) {
     }
     let unknown = if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") };
     page.paragraph("          ", &format!("Not known: {unknown}.{}", sources(totals)), Tone::Plain);
+}
+
+/// What is waited for where nothing is seen.
+fn bypasses(page: &mut Page, profile: &Profile) {
+    /// Fds that are named; the JSON has more.
+    const NAMED: usize = 3;
+    let mut label = "Bypasses  ";
+    for Bypass { pid, kind, count, fds } in &profile.quality.bypasses {
+        let mut named: Vec<String> = fds
+            .iter()
+            .take(NAMED)
+            .map(|BypassFd { fd, peer }| match peer {
+                Some(peer) => format!("fd {fd} to {}", clean(peer)),
+                None => format!("fd {fd}"),
+            })
+            .collect();
+        if *count > NAMED as u64 {
+            named.push("…".to_owned());
+        }
+        let (one, several, why) = match kind {
+            BypassKind::BlockingSocket => (
+                "blocking socket",
+                "blocking sockets",
+                "who waits on one blocks a thread, and is not seen here",
+            ),
+            BypassKind::OwnEpoll => (
+                "epoll instance besides Go's netpoller",
+                "epoll instances besides Go's netpoller",
+                "an event loop of its own, whose waits are not seen here",
+            ),
+        };
+        let what = if *count == 1 { one } else { several };
+        let of = if profile.metadata.targets.len() > 1 { format!(" of pid {pid}") } else { String::new() };
+        let text = format!("{} {what}{of} ({}): {why}.", Count(*count), named.join(", "));
+        page.paragraph(label, &text, Tone::Warning);
+        label = "          ";
+    }
 }
 
 /// How the moment of readiness is known.
