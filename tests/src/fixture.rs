@@ -71,6 +71,7 @@ pub(crate) fn crate_dir() -> &'static Path {
 }
 
 /// The workspace's target folder.
-pub(crate) fn target_dir() -> PathBuf {
+#[must_use]
+pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate_dir().join("../target"), PathBuf::from)
 }

@@ -1,10 +1,14 @@
-//! Servers that others wrote and Debian built (go1.19, cgo, linked by the system's linker), judged from outside: by a
-//! backend that is slow by a known time, and by clients that know when they sent what. `cargo xtask test` installs them.
+//! Servers that others wrote, judged from outside: by a backend that is slow by a known time, and by clients that know when
+//! they sent what. Some are as Debian built them (go1.19, cgo, linked by the system's linker; `cargo xtask test` installs
+//! them), one is the newest release, built from the module proxy as its authors build it.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are not in test functions")]
 
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
     process::Command,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -12,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use netpoll_probe_tests::{
-    live,
+    fixture, live,
     probe::{self, Recorded, Recording},
     process::{Follow, Process, monotonic_ns},
     record::{Mode, Outcome, Record},
@@ -217,7 +221,9 @@ fn nats_load(server: SocketAddr) -> Result<Vec<Exchange>> {
                 let client = stream.local_addr()?.to_string();
                 let mut lines = BufReader::new(stream.try_clone()?).lines();
                 lines.next().context("the server hung up")??;
-                stream.write_all(b"CONNECT {\"verbose\":false}\r\n")?;
+                // Answered, so that the next message finds the server waiting for it.
+                stream.write_all(b"CONNECT {\"verbose\":false}\r\nPING\r\n")?;
+                while lines.next().context("the server hung up")??.trim() != "PONG" {}
                 let until = Instant::now() + LOAD;
                 let mut exchanges = Vec::new();
                 while Instant::now() < until {
@@ -238,13 +244,12 @@ fn nats_load(server: SocketAddr) -> Result<Vec<Exchange>> {
     Ok(all)
 }
 
-/// A message broker: each message of a client ends a wait for that client, at that time.
-#[test]
-fn nats_server_waits_for_its_clients() {
+/// A message broker: each message of a client ends a wait for that client, at that time. `package` is that of the server.
+fn waits_for_its_clients(program: &Path, package: &str) {
     let _turn = live::turn();
     probe::require_root().unwrap();
     let address = free_address().unwrap();
-    let mut command = Command::new("nats-server");
+    let mut command = Command::new(program);
     command.args(["--addr", &address.ip().to_string(), "--port", &address.port().to_string()]);
     let server = Process::spawn(&mut command, Follow::Stderr).unwrap();
     wait_until_up(address).unwrap();
@@ -264,10 +269,42 @@ fn nats_server_waits_for_its_clients() {
         found += 1;
         assert_eq!(wait.outcome, Outcome::Ready);
         assert_eq!(wait.local.as_deref(), Some(&*address.to_string()));
-        assert!(is_under(wait, "github.com/nats-io/nats-server/server.(*client).readLoop"), "{wait:?}");
+        assert!(is_under(wait, &format!("{package}.(*client).readLoop")), "{wait:?}");
         assert!(wait.kernel_ready_ns.is_none_or(|ready_ns| within.contains(&ready_ns)), "{wait:?}");
     }
     assert!(exchanges.len() > 500, "{} messages", exchanges.len());
     // A message that comes before the server waits again needs no wait.
     assert!(found * 1000 >= exchanges.len() * 999, "{found} of {} messages", exchanges.len());
+}
+
+#[test]
+fn nats_server_waits_for_its_clients() {
+    waits_for_its_clients(Path::new("nats-server"), "github.com/nats-io/nats-server/server");
+}
+
+/// The newest release of nats-server, with the flags of its own release builds (`.goreleaser.yml`: no cgo, `-trimpath`, and
+/// `-w`, without DWARF).
+fn newest_nats_server() -> Result<PathBuf> {
+    let module = "github.com/nats-io/nats-server/v2@latest";
+    let download = Command::new("go").args(["mod", "download", "-json", module]).current_dir("/").output()?;
+    let downloaded: serde_json::Value = serde_json::from_slice(&download.stdout)?;
+    let folder =
+        downloaded["Dir"].as_str().with_context(|| format!("cannot download {module}: {downloaded}"))?;
+    let output = fixture::target_dir().join("go-fixtures/nats-server-newest");
+    let built = Command::new("go")
+        .current_dir(folder)
+        .env("CGO_ENABLED", "0")
+        .env("GOWORK", "off")
+        .args(["build", "-trimpath", "-ldflags=-w", "-o"])
+        .arg(&output)
+        .arg(".")
+        .output()?;
+    ensure!(built.status.success(), "cannot build {module}: {}", String::from_utf8_lossy(&built.stderr));
+    Ok(output)
+}
+
+#[test]
+fn the_newest_nats_server_waits_for_its_clients() {
+    let program = newest_nats_server().unwrap();
+    waits_for_its_clients(&program, "github.com/nats-io/nats-server/v2/server");
 }
