@@ -183,7 +183,7 @@ pub fn decode(data: u64) -> (u64, u32) {
     if tag_bits == 0 {
         return (data, 0);
     }
-    let pd = ((data as i64 >> tag_bits) << config!(pd_align_bits)) as u64;
+    let pd = regs::shift_tag_out(data, tag_bits) << config!(pd_align_bits);
     (pd, (data & ((1 << tag_bits) - 1)) as u32)
 }
 

@@ -1,4 +1,4 @@
-//! `ebpf.lock`: which sources and which toolchain the committed object was built from.
+//! `ebpf.lock`: which sources and which toolchain the committed objects were built from.
 //!
 //! Compiled into `netpoll-probe/build.rs`, which checks the lock, and into xtask, which writes it; so the two cannot
 //! disagree on what is hashed. Plain `key = "value"` lines, in the order of [`Lock::render`].
@@ -14,7 +14,15 @@ use sha2::{Digest as _, Sha256};
 /// The folder of the eBPF programs, under the workspace's root.
 pub(crate) const PROGRAMS: &str = "netpoll-probe-ebpf";
 
-/// What goes into the object, relative to the workspace's root: these files, and each `.rs` file under these folders.
+/// The machines that the programs are built for, by Rust's names: the layout of `pt_regs` is theirs.
+pub(crate) const MACHINES: [&str; 2] = ["x86_64", "aarch64"];
+
+/// The file name of a machine's object.
+pub(crate) fn object_name(machine: &str) -> String {
+    format!("netpoll-probe.{machine}.bpf.o")
+}
+
+/// What goes into the objects, relative to the workspace's root: these files, and each `.rs` file under these folders.
 pub(crate) const WATCHED: [&str; 5] = [
     "netpoll-probe-common/Cargo.toml",
     "netpoll-probe-common/src",
@@ -72,18 +80,19 @@ fn hex(bytes: &[u8]) -> String {
 /// The contents of `ebpf.lock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lock {
-    /// SHA-256 of `netpoll-probe.bpf.o`.
-    pub(crate) object_sha256: String,
-    /// [`sources_sha256`] when it was built.
+    /// SHA-256 of each object, in the order of [`MACHINES`].
+    pub(crate) objects_sha256: [String; MACHINES.len()],
+    /// [`sources_sha256`] when they were built.
     pub(crate) sources_sha256: String,
-    /// What built it: name and version.
+    /// What built them: name and version.
     pub(crate) toolchain: Vec<(String, String)>,
 }
 
 impl Lock {
     /// Reads the text of a lock; the error says which line or key is at fault.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let (mut object, mut sources, mut toolchain) = (None, None, Vec::new());
+        let mut objects = MACHINES.map(|machine| (machine, None));
+        let (mut sources, mut toolchain) = (None, Vec::new());
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let (key, value) = line
                 .split_once('=')
@@ -91,14 +100,20 @@ impl Lock {
                     Some((key.trim(), value.trim().strip_prefix('"')?.strip_suffix('"')?))
                 })
                 .ok_or_else(|| format!("not of the form key = \"value\": {line}"))?;
-            match key {
-                "object_sha256" => object = Some(value.to_owned()),
-                "sources_sha256" => sources = Some(value.to_owned()),
-                _ => toolchain.push((key.to_owned(), value.to_owned())),
+            let machine = key.strip_suffix("_sha256").unwrap_or_default();
+            if let Some((_, object)) = objects.iter_mut().find(|(known, _)| *known == machine) {
+                *object = Some(value.to_owned());
+            } else if key == "sources_sha256" {
+                sources = Some(value.to_owned());
+            } else {
+                toolchain.push((key.to_owned(), value.to_owned()));
             }
         }
+        if let Some((machine, _)) = objects.iter().find(|(_, object)| object.is_none()) {
+            return Err(format!("no {machine}_sha256"));
+        }
         Ok(Self {
-            object_sha256: object.ok_or("no object_sha256")?,
+            objects_sha256: objects.map(|(_, object)| object.unwrap_or_default()),
             sources_sha256: sources.ok_or("no sources_sha256")?,
             toolchain,
         })

@@ -1,6 +1,10 @@
-//! Debian packages: which are installed, and installing those that are missing.
+//! Debian packages: which are installed, installing those that are missing, and reading those of other machines.
 
-use std::process::{Command, Stdio};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -37,8 +41,75 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     apt_get(&arguments)
 }
 
+/// The packages of one architecture, to look at and to download; nothing of them is installed.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    /// Of all apt commands.
+    options: Vec<String>,
+}
+
+impl Archive {
+    /// This machine's, with its lists brought up to date.
+    pub(crate) fn own() -> Result<Self> {
+        update()?;
+        Ok(Self { options: Vec::new() })
+    }
+
+    /// Those of another architecture, with lists of their own under `folder`: this machine's apt does not come to know of it.
+    pub(crate) fn of(architecture: &str, folder: &Path) -> Result<Self> {
+        let folder = std::path::absolute(folder)?;
+        for part in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(folder.join(part))?;
+        }
+        let mut options = Vec::new();
+        for option in [
+            format!("APT::Architecture={architecture}"),
+            format!("APT::Architectures={architecture}"),
+            format!("APT::Architectures::={architecture}"),
+            format!("Dir::State::lists={}", folder.join("lists").display()),
+            format!("Dir::Cache={}", folder.join("cache").display()),
+            "APT::Sandbox::User=root".to_owned(),
+            "Acquire::Retries=3".to_owned(),
+        ] {
+            options.extend(["-o".to_owned(), option]);
+        }
+        Command::new("apt-get").args(&options).args(["--quiet=2", "update"]).run()?;
+        Ok(Self { options })
+    }
+
+    /// The first package that another depends on.
+    pub(crate) fn depends(&self, package: &str) -> Result<String> {
+        let text = Command::new("apt-cache").args(&self.options).args(["depends", package]).stdout_text()?;
+        text.lines()
+            .find_map(|line| line.trim().strip_prefix("Depends: "))
+            .map(str::to_owned)
+            .with_context(|| format!("{package} depends on nothing"))
+    }
+
+    /// Downloads a package and unpacks its files to a folder under `folder`.
+    pub(crate) fn extract(&self, package: &str, folder: &Path) -> Result<PathBuf> {
+        let (packed, extracted) = (folder.join("packed"), folder.join("extracted"));
+        for old in [&packed, &extracted] {
+            if old.exists() {
+                fs::remove_dir_all(old)?;
+            }
+            fs::create_dir_all(old)?;
+        }
+        Command::new("apt-get")
+            .args(&self.options)
+            .args(["--quiet", "download", package])
+            .current_dir(&packed)
+            .run()?;
+        for entry in fs::read_dir(&packed)? {
+            Command::new("dpkg-deb").arg("--extract").args([&entry?.path(), &extracted]).run()?;
+        }
+        fs::remove_dir_all(&packed)?;
+        Ok(extracted)
+    }
+}
+
 /// Fetches the lists of packages; only root can, so others go on with those that are there.
-pub(crate) fn update() -> Result<()> {
+fn update() -> Result<()> {
     if is_root()? { apt_get(&["update"]) } else { Ok(()) }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use netpoll_probe_tests::process::{Follow, Process};
 
-use crate::{golang, probe, process::CommandExt as _, workspace};
+use crate::{golang, machine::Machine, probe, process::CommandExt as _, workspace};
 
 /// How long the service may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ impl Demo {
         let executable = probe::build_release()?;
         let folder = workspace::target()?.join("demo");
         let service = folder.join("shop");
-        golang::build(&workspace::root().join("tests/fixtures/go/demo"), &service, &[])?;
+        golang::build(&workspace::root().join("tests/fixtures/go/demo"), &service, Machine::host(), &[])?;
 
         // Ctrl-C is for the probe, which ends early and reports; we stay to end the service.
         signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::new(AtomicBool::new(false)))

@@ -4,10 +4,10 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 
-use crate::process::CommandExt as _;
+use crate::{machine::Machine, process::CommandExt as _};
 
-/// Builds the package in `folder` to `output`, without C code, so that it runs on any Linux.
-pub(crate) fn build(folder: &Path, output: &Path, arguments: &[&str]) -> Result<()> {
+/// Builds the package in `folder` to `output` for a machine, without C code, so that it runs on any Linux.
+pub(crate) fn build(folder: &Path, output: &Path, machine: Machine, arguments: &[&str]) -> Result<()> {
     if let Some(parent) = output.parent() {
         fs::create_dir_all(parent)?;
     }
@@ -17,7 +17,7 @@ pub(crate) fn build(folder: &Path, output: &Path, arguments: &[&str]) -> Result<
         .args(arguments)
         .arg(".")
         .current_dir(folder)
-        .env("CGO_ENABLED", "0")
+        .envs([("CGO_ENABLED", "0"), ("GOOS", "linux"), ("GOARCH", machine.debian())])
         .env("GOFLAGS", "-buildvcs=false")
         .env("GOWORK", "off")
         .run()

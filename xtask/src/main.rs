@@ -16,8 +16,10 @@ mod ebpf;
 mod go_layout;
 mod golang;
 mod layers;
+mod machine;
 mod probe;
 mod process;
+mod release;
 mod test;
 mod vm;
 mod workspace;
@@ -47,6 +49,7 @@ enum Command {
     /// some 35 toolchains of 70 MB, one at a time.
     GoLayout,
     Layers(layers::Layers),
+    Release(release::Release),
     Test(test::Test),
     Vm(vm::Vm),
 }
@@ -68,6 +71,7 @@ fn run(command: Command) -> Result<()> {
         Command::Ebpf(command) => command.run(),
         Command::GoLayout => go_layout::run(),
         Command::Layers(command) => command.run(),
+        Command::Release(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Vm(command) => command.run(),
     }

@@ -1,13 +1,13 @@
 //! The probe's executable.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Result, ensure};
 
-use crate::{debian, process::CommandExt as _, workspace};
-
-/// Rust's name of the machines that static executables are built for.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+use crate::{debian, machine::Machine, process::CommandExt as _, workspace};
 
 /// Builds the probe as a user would and gives its path.
 pub(crate) fn build_release() -> Result<PathBuf> {
@@ -18,18 +18,39 @@ pub(crate) fn build_release() -> Result<PathBuf> {
     Ok(workspace::target()?.join("release/netpoll-probe"))
 }
 
-/// Builds a binary of a package so that it needs no shared library: for virtual machines that have none.
-pub(crate) fn build_static(package: &str, binary: &str) -> Result<PathBuf> {
-    Command::new(workspace::cargo())
+/// Builds a binary of a package so that it needs no shared library, with what that takes installed.
+pub(crate) fn build_static(machine: Machine, package: &str, binary: &str) -> Result<PathBuf> {
+    debian::install(machine.linker_packages())?;
+    add_target(machine)?;
+    let mut cargo = Command::new(workspace::cargo());
+    cargo
         .args(["build", "--locked", "--release", "--package", package, "--bin", binary])
         // With a target named, the flags hold for the program and not for build scripts and procedural macros, which
         // cannot be static.
-        .args(["--target", TARGET])
+        .args(["--target", machine.target()])
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .current_dir(workspace::root());
+    if let Some((variable, linker)) = machine.linker() {
+        cargo.env(variable, linker);
+    }
+    cargo.run()?;
+    Ok(workspace::target()?.join(machine.target()).join("release").join(binary))
+}
+
+/// Fetches Rust's standard library for the machine, if it is not there.
+fn add_target(machine: Machine) -> Result<()> {
+    let libraries = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", machine.target()])
         .current_dir(workspace::root())
-        .run()?;
-    Ok(workspace::target()?.join(TARGET).join("release").join(binary))
+        .stdout_text()?;
+    if !Path::new(libraries.trim()).is_dir() {
+        Command::new("rustup")
+            .args(["target", "add", machine.target()])
+            .current_dir(workspace::root())
+            .run()?;
+    }
+    Ok(())
 }
 
 /// Fails when this is not root, who alone may load eBPF programs.

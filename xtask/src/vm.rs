@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 
-use crate::{debian, golang, probe, process::CommandExt as _, workspace};
+use crate::{debian, golang, machine::Machine, probe, process::CommandExt as _, workspace};
 
 /// The checks of a kernel take one to two minutes on an idle host; a kernel that hangs is not waited for longer.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -46,7 +46,7 @@ pub(crate) struct Vm {
     kernel: Vec<Kernel>,
 }
 
-/// A series of kernels that Debian 12 packages.
+/// A series of kernels that Debian 12 packages. Those for arm64 are run only when asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kernel {
     /// Debian 12's own
@@ -55,21 +55,49 @@ pub(crate) enum Kernel {
     /// In Debian 12's security archive
     #[value(name = "6.12")]
     V6_12,
+    /// Debian 12's own, for arm64
+    #[value(name = "arm64-6.1")]
+    Arm64V6_1,
+    /// In Debian 12's security archive, for arm64
+    #[value(name = "arm64-6.12")]
+    Arm64V6_12,
 }
 
 impl Kernel {
     const fn version(self) -> &'static str {
         match self {
+            Self::V6_1 | Self::Arm64V6_1 => "6.1",
+            Self::V6_12 | Self::Arm64V6_12 => "6.12",
+        }
+    }
+
+    /// What it is called here.
+    const fn name(self) -> &'static str {
+        match self {
             Self::V6_1 => "6.1",
             Self::V6_12 => "6.12",
+            Self::Arm64V6_1 => "arm64-6.1",
+            Self::Arm64V6_12 => "arm64-6.12",
         }
+    }
+
+    const fn machine(self) -> Machine {
+        match self {
+            Self::V6_1 | Self::V6_12 => Machine::X86_64,
+            Self::Arm64V6_1 | Self::Arm64V6_12 => Machine::Aarch64,
+        }
+    }
+
+    /// Fentry on arm64 came with Linux 6.4 (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS).
+    fn checks(self) -> impl Iterator<Item = &'static str> {
+        CHECKS.into_iter().filter(move |check| self != Self::Arm64V6_1 || !check.ends_with("fentry"))
     }
 
     /// How many CPUs: 6.1 hangs in starting the second one when time is counted in instructions (qemu 7.2).
     const fn cpus(self) -> &'static str {
         match self {
             Self::V6_1 => "1",
-            Self::V6_12 => "2",
+            Self::V6_12 | Self::Arm64V6_1 | Self::Arm64V6_12 => "2",
         }
     }
 
@@ -78,6 +106,8 @@ impl Kernel {
         match self {
             Self::V6_1 => "linux-image-cloud-amd64",
             Self::V6_12 => "linux-image-6.12-cloud-amd64",
+            Self::Arm64V6_1 => "linux-image-cloud-arm64",
+            Self::Arm64V6_12 => "linux-image-6.12-cloud-arm64",
         }
     }
 }
@@ -104,23 +134,52 @@ impl Vm {
 
 /// Boots each kernel and counts its checks.
 pub(crate) fn run(kernels: &[Kernel]) -> Result<Count> {
-    debian::install(&["qemu-system-x86", "busybox-static", "cpio"])?;
+    debian::install(&["busybox-static", "cpio"])?;
     let folder = workspace::target()?.join("vm");
-    let initramfs = initramfs(&folder)?;
     let mut total = Count::default();
     for &kernel in kernels {
-        let count = boot(kernel, &folder.join(kernel.version()), &initramfs)?;
-        println!("kernel {}: {} checks passed, {} failed", kernel.version(), count.passed, count.failed);
+        debian::install(&[match kernel.machine() {
+            Machine::X86_64 => "qemu-system-x86",
+            Machine::Aarch64 => "qemu-system-arm",
+        }])?;
+        let folder = folder.join(kernel.name());
+        let initramfs = initramfs(kernel, &folder)?;
+        let count = boot(kernel, &folder, &initramfs)?;
+        println!("kernel {}: {} checks passed, {} failed", kernel.name(), count.passed, count.failed);
         total.passed += count.passed;
         total.failed += count.failed;
     }
     Ok(total)
 }
 
-/// Packs the file system of the machines.
-fn initramfs(folder: &Path) -> Result<PathBuf> {
+/// Debian's packages for the kernel's machine.
+fn archive(machine: Machine, folder: &Path) -> Result<debian::Archive> {
+    if machine.is_host() {
+        debian::Archive::own()
+    } else {
+        debian::Archive::of(machine.debian(), &folder.join("apt"))
+    }
+}
+
+/// The shell and its tools for the machine: the installed ones, or fetched the first time.
+fn busybox(machine: Machine, folder: &Path) -> Result<PathBuf> {
+    if machine.is_host() {
+        return Ok(PathBuf::from("/usr/bin/busybox"));
+    }
+    let busybox = folder.join("busybox");
+    if !busybox.exists() {
+        let extracted = archive(machine, folder)?.extract("busybox-static", folder)?;
+        fs::rename(extracted.join("bin/busybox"), &busybox).context("busybox-static has no bin/busybox")?;
+        fs::remove_dir_all(&extracted)?;
+    }
+    Ok(busybox)
+}
+
+/// Packs the file system of a kernel's machine.
+fn initramfs(kernel: Kernel, folder: &Path) -> Result<PathBuf> {
+    let machine = kernel.machine();
     let truth = folder.join("truth");
-    golang::build(&workspace::root().join("tests/fixtures/go/truth"), &truth, &[])?;
+    golang::build(&workspace::root().join("tests/fixtures/go/truth"), &truth, machine, &[])?;
     let root = folder.join("root");
     if root.exists() {
         fs::remove_dir_all(&root)?;
@@ -128,15 +187,17 @@ fn initramfs(folder: &Path) -> Result<PathBuf> {
     for directory in ["bin", "dev", "proc", "sys", "tmp"] {
         fs::create_dir_all(root.join(directory))?;
     }
-    let checks: String =
-        CHECKS.iter().map(|check| format!("/live-check /netpoll-probe /truth {check} {SLOWER}\n")).collect();
+    let checks: String = kernel
+        .checks()
+        .map(|check| format!("/live-check /netpoll-probe /truth {check} {SLOWER}\n"))
+        .collect();
     fs::write(root.join("checks"), checks)?;
     for (from, to, mode) in [
-        (PathBuf::from("/usr/bin/busybox"), "bin/busybox", 0o755),
+        (busybox(machine, folder)?, "bin/busybox", 0o755),
         (workspace::root().join("xtask/vm/init"), "init", 0o755),
         (truth, "truth", 0o755),
-        (probe::build_static("netpoll-probe", "netpoll-probe")?, "netpoll-probe", 0o755),
-        (probe::build_static("netpoll-probe-tests", "live-check")?, "live-check", 0o755),
+        (probe::build_static(machine, "netpoll-probe", "netpoll-probe")?, "netpoll-probe", 0o755),
+        (probe::build_static(machine, "netpoll-probe-tests", "live-check")?, "live-check", 0o755),
     ] {
         let to = root.join(to);
         fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
@@ -166,27 +227,15 @@ fn image(kernel: Kernel, folder: &Path) -> Result<PathBuf> {
         return Ok(image);
     }
     fs::create_dir_all(folder)?;
-    debian::update()?;
+    let archive = archive(kernel.machine(), folder)?;
     let meta = kernel.package();
-    let text = Command::new("apt-cache").args(["depends", meta]).stdout_text()?;
-    let package = text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Depends: "))
-        .with_context(|| format!("{meta} depends on no kernel"))?;
+    let package = archive.depends(meta)?;
     ensure!(
         package.starts_with(&format!("linux-image-{}.", kernel.version())),
         "{meta} is {package} here, and not {}: this needs Debian 12",
         kernel.version()
     );
-    Command::new("apt-get").args(["--quiet", "download", package]).current_dir(folder).run()?;
-    let extracted = folder.join("extracted");
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            Command::new("dpkg-deb").arg("--extract").args([&path, &extracted]).run()?;
-            fs::remove_file(&path)?;
-        }
-    }
+    let extracted = archive.extract(&package, folder)?;
     for entry in fs::read_dir(extracted.join("boot")).with_context(|| format!("{package} has no /boot"))? {
         let path = entry?.path();
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")) {
@@ -204,13 +253,19 @@ fn boot(kernel: Kernel, folder: &Path, initramfs: &Path) -> Result<Count> {
     let log_path = folder.join("console.log");
     let mut log = File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
     let begun = Instant::now();
+    let (hardware, console): (&[&str], _) = match kernel.machine() {
+        Machine::X86_64 => (&["qemu-system-x86_64", "-cpu", "max"], "ttyS0"),
+        // `max` has pointer authentication, whose cipher takes half the time to emulate.
+        Machine::Aarch64 => (&["qemu-system-aarch64", "-machine", "virt", "-cpu", "neoverse-n1"], "ttyAMA0"),
+    };
     let mut qemu = Command::new("timeout")
-        .args(["--kill-after=5", &PATIENCE.as_secs().to_string(), "qemu-system-x86_64"])
-        .args(["-accel", "tcg,thread=single", "-cpu", "max", "-smp", kernel.cpus(), "-m", "1536"])
+        .args(["--kill-after=5", &PATIENCE.as_secs().to_string()])
+        .args(hardware)
+        .args(["-accel", "tcg,thread=single", "-smp", kernel.cpus(), "-m", "1536"])
         .args(["-icount", "shift=2,sleep=off"])
         .args(["-nodefaults", "-no-reboot", "-display", "none"])
         .args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"])
-        .args(["-append", "console=ttyS0 quiet panic=-1"])
+        .args(["-append", &format!("console={console} quiet panic=-1")])
         .arg("-kernel")
         .arg(&image)
         .arg("-initrd")
@@ -219,23 +274,23 @@ fn boot(kernel: Kernel, folder: &Path, initramfs: &Path) -> Result<Count> {
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run qemu")?;
-    let mut console = Console::new(CHECKS.len());
+    let mut console = Console::new(kernel.checks().count());
     if let Some(stdout) = qemu.stdout.take() {
         for line in BufReader::new(stdout).split(b'\n') {
             let line = line.context("cannot read the console")?;
             let line = String::from_utf8_lossy(&line);
             let line = line.trim_end();
             writeln!(log, "{line}")?;
-            println!("{:>4} | {line}", kernel.version());
+            println!("{:>4} | {line}", kernel.name());
             console.read(line);
         }
     }
     let status = qemu.wait()?;
-    println!("kernel {}: {:.0} s", kernel.version(), begun.elapsed().as_secs_f64());
+    println!("kernel {}: {:.0} s", kernel.name(), begun.elapsed().as_secs_f64());
     if !console.done {
         bail!(
             "kernel {} did not come to the end of its checks ({status}): see {}",
-            kernel.version(),
+            kernel.name(),
             log_path.display()
         );
     }

@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 
 use super::{
+    code::{CodeError, FunctionCode},
     dwarf,
     epoll_data::EpollData,
     globals::{self, Global, GlobalError},
     layout::{self, Layout, LayoutError},
     sites::{self, NETPOLLBLOCK, NETPOLLREADY, POLL_WAIT, PollWaitSites, Site, SiteError},
     version::{GoVersion, ParseVersionError},
-    x86::{CodeError, FunctionCode},
 };
-use crate::gobin::{self, Function, GoBinary, Machine};
+use crate::gobin::{self, Function, GoBinary};
 
 /// Entered by signals; the runtime's traceback treats the frame below them apart (`runtime/traceback.go`).
 const TRAPS: [&str; 3] = ["runtime.sigpanic", "runtime.asyncPreempt", "runtime.debugCallV2"];
@@ -71,12 +71,6 @@ pub enum Error {
         /// Its name.
         function: &'static str,
     },
-    /// Code is read on amd64 only.
-    #[error("code for {machine:?} is not supported, only for {supported:?}", supported = Machine::Amd64)]
-    UnsupportedMachine {
-        /// The binary's machine.
-        machine: Machine,
-    },
 }
 
 /// The Go runtime in one binary. Everything is looked up when it is asked for; functions were found in one pass.
@@ -120,10 +114,7 @@ impl<'b> GoRuntime<'b> {
     /// # Errors
     /// [`Error::Layout`], or when DWARF or code cannot be read.
     pub fn layout(&self) -> Result<Layout, Error> {
-        let unpacks = match self.binary.machine() {
-            Machine::Amd64 => EpollData::from_code(&self.code(NETPOLL)?)?,
-            Machine::Arm64 => None,
-        };
+        let unpacks = EpollData::from_code(&self.code(NETPOLL)?)?;
         let offsets = dwarf::offsets(self.binary)?;
         if offsets.is_some() && !layout::is_known_minor(self.version.release()) {
             dwarf::check_constants(self.binary)?;
@@ -192,16 +183,12 @@ impl<'b> GoRuntime<'b> {
     }
 
     fn code(&self, name: &'static str) -> Result<FunctionCode, Error> {
-        let machine = self.binary.machine();
-        if machine != Machine::Amd64 {
-            return Err(Error::UnsupportedMachine { machine });
-        }
         let function = self.function(name)?;
         let start = function.entry_vaddr;
         let length = function.end_vaddr.saturating_sub(start).min(MAX_FUNCTION_BYTES);
         let bytes = self.binary.read_vaddr(start, usize::try_from(length).unwrap_or(0))?;
         let file_offset = self.binary.file_offset(start).ok_or(Error::NoFunction { function: name })?;
-        Ok(FunctionCode::new(name, start, file_offset, bytes))
+        Ok(FunctionCode::new(name, self.binary.machine(), start, file_offset, bytes))
     }
 
     fn not_inlined(&self, name: &'static str) -> Result<(), Error> {

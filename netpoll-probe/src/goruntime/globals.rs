@@ -1,10 +1,11 @@
 //! Addresses of the runtime's globals, found in the code that uses them.
 //!
 //! Stripped binaries have no symbols for data, but a few functions refer to one global in a fixed way. Each rule was checked
-//! against the symbol table of every build of Go 1.18 to 1.27 on amd64 (default, PIE, cgo, external linking, profile-guided).
+//! against the symbol table of every build of Go 1.18 to 1.27 for amd64 (default, PIE, cgo, external linking, profile-guided) and for
+//! arm64 (default, PIE).
 #![forbid(unsafe_code)]
 
-use super::x86::{CodeError, FunctionCode};
+use super::code::{CodeError, FunctionCode};
 
 /// Why a global's address is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +87,11 @@ pub fn address(global: Global, code: &FunctionCode) -> Result<u64, GlobalError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gobin::Machine;
+
+    fn code(bytes: Vec<u8>) -> FunctionCode {
+        FunctionCode::new("f", Machine::Amd64, 0x1000, 0x400, bytes)
+    }
 
     /// `mov rax, [rip+distance]` at `at`, so that it refers to `to`.
     fn load(code: &mut Vec<u8>, start: u64, to: u64) {
@@ -101,7 +107,7 @@ mod tests {
         for to in [0x9000, 0x8ff8, 0x9110, 0x9108, 0x9100] {
             load(&mut bytes, 0x1000, to);
         }
-        let code = FunctionCode::new("runtime.allgadd", 0x1000, 0x400, bytes);
+        let code = code(bytes);
         assert_eq!(address(Global::Allgs, &code), Ok(0x9100));
         assert_eq!(address(Global::Epfd, &code), Ok(0x9000));
         assert_eq!(address(Global::Sched, &code), Ok(0x8ff8));
@@ -113,9 +119,7 @@ mod tests {
         for to in [0x9000, 0x9008, 0x9020] {
             load(&mut bytes, 0x1000, to);
         }
-        let code = FunctionCode::new("runtime.allgadd", 0x1000, 0x400, bytes);
-        assert!(matches!(address(Global::Allgs, &code), Err(GlobalError::NoReference { .. })));
-        let empty = FunctionCode::new("runtime.netpoll", 0x1000, 0x400, vec![0xc3]);
-        assert!(matches!(address(Global::Epfd, &empty), Err(GlobalError::NoReference { .. })));
+        assert!(matches!(address(Global::Allgs, &code(bytes)), Err(GlobalError::NoReference { .. })));
+        assert!(matches!(address(Global::Epfd, &code(vec![0xc3])), Err(GlobalError::NoReference { .. })));
     }
 }

@@ -3,12 +3,14 @@
 //! - [`binary`]: what one binary's runtime looks like; start here.
 //! - [`version`]: Go versions. [`layout`]: struct offsets of a binary, from DWARF or by version. [`constants`]: what never moved.
 //! - [`sites`]: instructions to probe. [`globals`]: addresses of the runtime's variables. [`epoll_data`]: pollDescs in epoll
-//!   events. [`x86`]: the disassembly behind them.
+//!   events. [`code`]: the disassembly behind them, of both machines.
 //!
 //! Addresses are as the linker gave them; in a PIE a process adds its load bias.
 #![forbid(unsafe_code)]
 
+mod arm64;
 pub mod binary;
+pub mod code;
 pub mod constants;
 pub mod dwarf;
 pub mod epoll_data;
@@ -18,4 +20,4 @@ mod layout_table;
 pub mod offsets;
 pub mod sites;
 pub mod version;
-pub mod x86;
+mod x86;

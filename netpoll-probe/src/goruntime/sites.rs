@@ -1,22 +1,24 @@
 //! Where probes go in a binary, found by disassembly.
 //!
-//! Rules, and why (checked on builds of Go 1.18.10, 1.21.13, 1.24.13, 1.26.8 and 1.27.4: default, stripped, stripped PIE, not optimized):
-//! - Only instructions that the kernel emulates ([`Emulated`]): a single-stepped one costs 15 times as much.
+//! Rules, and why (checked on builds of Go 1.18.10, 1.21.13, 1.24.13, 1.26.8 and 1.27.4 for amd64, and of the newest patch of 1.18 to
+//! 1.27 for arm64: default, stripped, PIE, not optimized):
+//! - Only instructions that the kernel emulates ([`Emulated`]): a single-stepped one costs 15 times as much on amd64, and a second
+//!   exception on arm64.
 //! - Never a function's entry when it has a stack check: after the stack has grown the prologue jumps back to the entry, and a
 //!   probe there fires twice. Never an address that anything jumps back over, for the same reason.
 //! - The start of a wait is the first emulated instruction after the stack check of `internal/poll.runtime_pollWait`, with
-//!   its arguments still in registers: RAX pd, RBX mode, R14 g (ABIInternal, cmd/compile/abi-internal.md).
-//! - Its end is the conditional jump after the call of `runtime.netpollblock` there: AL 1 = ready, R14 g, and pd where the
-//!   function keeps it: its argument's home, the word at CFA+0 (unoptimized builds up to 1.21: a local variable).
+//!   its arguments still in registers ([`Abi`](super::code::Abi)): pd, mode, and g.
+//! - Its end is the conditional jump after the call of `runtime.netpollblock` there: the result in a register, 1 = ready; g; and pd
+//!   where the function keeps it: its argument's home (builds without optimization: perhaps a local variable).
 //!
 //! `internal/poll.runtime_pollWait` cannot be inlined: `internal/poll` declares it without a body, and the runtime pushes the body by
 //! linkname. `netpollblock` and `netpollready` can be (profile-guided builds do it), so they are the second opinion only.
 //! Code that is not as expected is refused with its address; a wrong probe site would count wrong waits.
 #![forbid(unsafe_code)]
 
-use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
-
-use super::x86::{CodeError, Emulated, FunctionCode, Writes, text};
+use super::code::{
+    CodeError, Condition, Effect, Emulated, FIRST_HOME_BYTES, Flow, FunctionCode, Instruction, Register,
+};
 
 /// The function in which goroutines wait.
 pub const POLL_WAIT: &str = "internal/poll.runtime_pollWait";
@@ -25,15 +27,15 @@ pub const NETPOLLBLOCK: &str = "runtime.netpollblock";
 /// Makes the goroutines of a pollDesc runnable (`runtime/netpoll.go`).
 pub const NETPOLLREADY: &str = "runtime.netpollready";
 
-/// ABIInternal on amd64: pd and mode of `runtime_pollWait` and `netpollblock`, and the current g.
-const POLL_WAIT_ARGUMENTS: [Register; 3] = [Register::RAX, Register::RBX, Register::R14];
-/// `netpollblock(pd, mode, waitio)` and g.
-const NETPOLLBLOCK_ARGUMENTS: [Register; 4] = [Register::RAX, Register::RBX, Register::RCX, Register::R14];
-/// `netpollready(toRun, pd, mode)` and g.
-const NETPOLLREADY_ARGUMENTS: [Register; 4] = [Register::RAX, Register::RBX, Register::RCX, Register::R14];
+/// `runtime_pollWait(pd, mode)`: how many arguments must be intact at a site.
+const POLL_WAIT_ARGUMENTS: usize = 2;
+/// `netpollblock(pd, mode, waitio)`.
+const NETPOLLBLOCK_ARGUMENTS: usize = 3;
+/// `netpollready(toRun, pd, mode)`.
+const NETPOLLREADY_ARGUMENTS: usize = 3;
 
 /// The frame of `runtime_pollWait` is a few words; a greater number is damage.
-const MAX_FRAME_BYTES: u64 = 1 << 16;
+const MAX_FRAME_BYTES: i64 = 1 << 16;
 
 /// An instruction to put a uprobe on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub struct Site {
     pub file_offset: u64,
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// The instruction in Intel syntax, for people.
+    /// The instruction in assembly, for people.
     pub text: String,
     /// How the kernel emulates it.
     pub emulated: Emulated,
@@ -57,14 +59,14 @@ pub struct Site {
 /// The two sites in `internal/poll.runtime_pollWait`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PollWaitSites {
-    /// Start of a wait: RAX pd, RBX mode (`'r'` or `'w'`), R14 g.
+    /// Start of a wait: pd, mode (`'r'` or `'w'`) and g in registers.
     pub start: Site,
-    /// End of a park: AL 1 = ready, R14 g.
+    /// End of a park: the result, 1 = ready, and g in registers.
     pub end: Site,
-    /// At `end`, the word at RSP plus this is pd.
+    /// At `end`, the word at the stack pointer plus this is pd.
     pub end_pd_from_sp_bytes: u32,
-    /// The same word's distance from the CFA (the stack pointer before the call of the function): 0, the argument's home, or
-    /// negative in builds without optimization, where it may be a local variable.
+    /// The same word's distance from the CFA (the stack pointer before the call of the function): that of the argument's home, 0 on
+    /// amd64 and 8 on arm64, or negative in builds without optimization, where it may be a local variable.
     pub pd_from_cfa_bytes: i64,
 }
 
@@ -108,7 +110,7 @@ pub enum SiteError {
 }
 
 /// The sites in `internal/poll.runtime_pollWait`. `netpollblock` is the address of `runtime.netpollblock`; `frame_size_bytes`
-/// gives, for an address in the function, the distance from the stack pointer to the return address (pclntab's pcsp).
+/// gives, for an address in the function, the frame's size there (pclntab's pcsp).
 ///
 /// # Errors
 /// When the code is not as expected.
@@ -119,11 +121,12 @@ pub fn poll_wait(
 ) -> Result<PollWaitSites, SiteError> {
     let instructions = code.instructions()?;
     let body = body_after_stack_check(code, &instructions)?;
-    let start = first_emulated(code, &instructions, body, &POLL_WAIT_ARGUMENTS)?;
+    let start = first_emulated(code, &instructions, body, POLL_WAIT_ARGUMENTS)?;
 
-    let mut calls = body.iter().enumerate().filter(|(_, instruction)| {
-        instruction.is_call_near() && instruction.near_branch_target() == netpollblock
-    });
+    let mut calls = body
+        .iter()
+        .enumerate()
+        .filter(|(_, instruction)| instruction.flow == Flow::Call { target: netpollblock });
     let missing =
         || SiteError::Missing { function: code.name().to_owned(), expected: "call of runtime.netpollblock" };
     let (call_index, call) = calls.next().ok_or_else(missing)?;
@@ -131,20 +134,16 @@ pub fn poll_wait(
         return Err(unexpected(code, second, "one call of runtime.netpollblock only"));
     }
     let end_instruction = branch_on_result(code, body.get(call_index + 1..).unwrap_or_default())?;
-    refuse_jumps_over(code, &instructions, call.next_ip(), end_instruction)?;
+    refuse_jumps_over(code, &instructions, call.end(), end_instruction)?;
     let end = site(code, end_instruction, Emulated::ConditionalJump);
 
     let frame_size_bytes = frame_size_bytes(end.address);
     let before_call = body.get(..call_index).unwrap_or_default();
-    let slot =
-        frame_size_bytes.and_then(|frame| Some((poll_desc_slot(before_call, body, frame)?, frame + 8)));
+    let slot = frame_size_bytes.and_then(|frame| poll_desc_slot(code, before_call, body, frame));
     match slot {
-        Some((slot, cfa)) => Ok(PollWaitSites {
-            start,
-            end,
-            end_pd_from_sp_bytes: slot,
-            pd_from_cfa_bytes: i64::from(slot) - cfa,
-        }),
+        Some((end_pd_from_sp_bytes, pd_from_cfa_bytes)) => {
+            Ok(PollWaitSites { start, end, end_pd_from_sp_bytes, pd_from_cfa_bytes })
+        }
         None => Err(SiteError::PollDescHome {
             function: code.name().to_owned(),
             address: end.address,
@@ -153,86 +152,86 @@ pub fn poll_wait(
     }
 }
 
-/// The site at the start of `runtime.netpollblock`: RAX pd, RBX mode, R14 g.
+/// The site at the start of `runtime.netpollblock`: pd, mode and g in registers.
 ///
 /// # Errors
 /// When the code is not as expected.
 pub fn netpollblock(code: &FunctionCode) -> Result<Site, SiteError> {
     let instructions = code.instructions()?;
     let body = body_after_stack_check(code, &instructions)?;
-    first_emulated(code, &instructions, body, &NETPOLLBLOCK_ARGUMENTS)
+    first_emulated(code, &instructions, body, NETPOLLBLOCK_ARGUMENTS)
 }
 
-/// The site at the start of `runtime.netpollready`: RBX pd, RCX mode (`'r'`, `'w'` or their sum). It has no stack check unless it
-/// was compiled without optimization.
+/// The site at the start of `runtime.netpollready`: pd and mode (`'r'`, `'w'` or their sum) in the second and third argument's
+/// registers. It has no stack check unless it was compiled without optimization.
 ///
 /// # Errors
 /// When the code is not as expected.
 pub fn netpollready(code: &FunctionCode) -> Result<Site, SiteError> {
     let instructions = code.instructions()?;
     let body = match instructions.first() {
-        Some(first) if is_stack_check(first) => body_after_stack_check(code, &instructions)?,
+        Some(first) if begins_stack_check(code, first) => body_after_stack_check(code, &instructions)?,
         _ => &instructions,
     };
-    first_emulated(code, &instructions, body, &NETPOLLREADY_ARGUMENTS)
+    first_emulated(code, &instructions, body, NETPOLLREADY_ARGUMENTS)
 }
 
-/// `cmp rsp, [r14+0x10]` (`g.stackguard0`, cmd/internal/obj/x86/obj6.go `stacksplit`), or its form for large frames, which
-/// begins with `lea r12, [rsp-N]`.
-fn is_stack_check(first: &Instruction) -> bool {
-    let compares_guard = first.mnemonic() == Mnemonic::Cmp
-        && matches!(first.op0_register(), Register::RSP | Register::R12)
-        && first.op1_kind() == OpKind::Memory
-        && first.memory_base() == Register::R14;
-    let large_frame = first.mnemonic() == Mnemonic::Lea
-        && first.op0_register() == Register::R12
-        && first.memory_base() == Register::RSP;
-    compares_guard || large_frame
+/// Whether a function's first instruction is that of a stack check.
+fn begins_stack_check(code: &FunctionCode, first: &Instruction) -> bool {
+    match first.effect {
+        Effect::LoadsGuard => code.abi().loads_guard,
+        Effect::TakesStackPointer | Effect::ComparesGuard => !code.abi().loads_guard,
+        _ => false,
+    }
 }
 
-/// What lies between the stack check and the code that grows the stack, at the function's end. The check is
-/// `cmp rsp, [r14+0x10]; jbe`, with `lea r12, [rsp-N]` before it when the frame is large.
+/// What lies between the stack check and the code that grows the stack, at the function's end. The check loads the guard where the
+/// machine cannot compare with memory, takes the stack pointer where it must be computed, compares, and jumps.
 fn body_after_stack_check<'a>(
     code: &FunctionCode,
     instructions: &'a [Instruction],
 ) -> Result<&'a [Instruction], SiteError> {
-    let mut check = instructions.iter().enumerate().skip_while(|(_, instruction)| {
-        is_stack_check(instruction) && instruction.mnemonic() == Mnemonic::Lea
-    });
     let missing = || SiteError::Missing { function: code.name().to_owned(), expected: "stack check" };
-    let (_, compare) = check.next().ok_or_else(missing)?;
-    if !is_stack_check(compare) {
-        return Err(unexpected(code, compare, "the stack check"));
-    }
+    let mut check = instructions.iter().enumerate().peekable();
+    let mut next = |expected: &[Effect]| {
+        check.next_if(|(_, instruction)| expected.contains(&instruction.effect)).is_some()
+    };
+    let loads = next(&[Effect::LoadsGuard]);
+    next(&[Effect::TakesStackPointer]);
+    let compares = next(&[Effect::ComparesGuard]);
     let (index, branch) = check.next().ok_or_else(missing)?;
-    let grow = instructions.binary_search_by_key(&branch.near_branch_target(), Instruction::ip);
-    match (branch.mnemonic(), grow) {
-        (Mnemonic::Jbe, Ok(grow)) if grow > index => {
-            Ok(instructions.get(index + 1..grow).unwrap_or_default())
-        }
-        _ => Err(unexpected(code, branch, "jbe to the growing of the stack")),
+    if loads != code.abi().loads_guard || !compares {
+        return Err(unexpected(code, branch, "the stack check"));
     }
+    match branch.flow {
+        Flow::Jump { target, condition: Condition::AtMost } => {
+            let grow = instructions.binary_search_by_key(&target, |instruction| instruction.address);
+            grow.ok().filter(|grow| *grow > index).and_then(|grow| instructions.get(index + 1..grow))
+        }
+        _ => None,
+    }
+    .ok_or_else(|| unexpected(code, branch, "a jump to the growing of the stack"))
 }
 
-/// The first emulated instruction of `body` that runs exactly once a call, with `arguments` not yet overwritten.
+/// The first emulated instruction of `body` that runs exactly once a call, with the first so many arguments and g not yet overwritten.
 fn first_emulated(
     code: &FunctionCode,
     all: &[Instruction],
     body: &[Instruction],
-    arguments: &[Register],
+    arguments: usize,
 ) -> Result<Site, SiteError> {
-    let mut writes = Writes::new();
+    let abi = code.abi();
+    let arguments = || abi.arguments.into_iter().take(arguments).chain([abi.g]);
     for instruction in body {
-        let bytes = code.bytes_at(instruction.ip(), instruction.len());
-        if let Some(emulated) = Emulated::of(instruction, bytes) {
-            let from = body.first().map_or(code.start(), Instruction::ip);
+        if let Some(emulated) = instruction.emulated {
+            let from = body.first().map_or(code.start(), |first| first.address);
             refuse_jumps_over(code, all, from, instruction)?;
             return Ok(site(code, instruction, emulated));
         }
-        if instruction.flow_control() != FlowControl::Next {
+        if instruction.flow != Flow::Next {
             return Err(unexpected(code, instruction, "an emulated instruction before any jump"));
         }
-        if writes.any_of(instruction, arguments) {
+        if arguments().any(|argument| instruction.writes.contains(argument)) {
             return Err(unexpected(
                 code,
                 instruction,
@@ -251,40 +250,31 @@ fn refuse_jumps_over(
     from: u64,
     to: &Instruction,
 ) -> Result<(), SiteError> {
-    let jumps_in = all.iter().find(|instruction| {
-        matches!(
-            instruction.flow_control(),
-            FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch
-        ) && matches!(instruction.op0_kind(), OpKind::NearBranch64)
-            && instruction.near_branch_target() >= from
-            && instruction.near_branch_target() <= to.ip()
-    });
+    let range = from..=to.address;
+    let jumps_in = all
+        .iter()
+        .find(|instruction| instruction.jump_target().is_some_and(|target| range.contains(&target)));
     match jumps_in {
         Some(jump) => Err(unexpected(code, jump, "no jump onto or over a probe site")),
         None => Ok(()),
     }
 }
 
-/// The conditional jump that tests a call's result: `test al, al; jne`, with nops and copies of AL to the stack before it.
+/// The conditional jump on a call's result, after a comparison of it where the jump does not compare by itself, with nops and
+/// copies of the result to the stack before it.
 fn branch_on_result<'a>(
     code: &FunctionCode,
     after_call: &'a [Instruction],
 ) -> Result<&'a Instruction, SiteError> {
+    let [result, ..] = code.abi().arguments;
     let mut tested = false;
     for instruction in after_call {
-        match instruction.mnemonic() {
-            Mnemonic::Nop => {}
-            Mnemonic::Jne | Mnemonic::Je if tested => return Ok(instruction),
-            Mnemonic::Test
-                if instruction.op0_register() == Register::AL
-                    && instruction.op1_register() == Register::AL =>
-            {
-                tested = true;
-            }
-            Mnemonic::Mov
-                if instruction.op0_kind() == OpKind::Memory
-                    && instruction.memory_base() == Register::RSP
-                    && instruction.op1_register() == Register::AL => {}
+        match (instruction.effect, instruction.flow) {
+            (Effect::Nothing, _) => {}
+            (Effect::TestsResult, _) => tested = true,
+            (_, Flow::Jump { condition: Condition::Equality, .. }) if tested => return Ok(instruction),
+            (_, Flow::Jump { condition: Condition::Result, .. }) => return Ok(instruction),
+            (Effect::Other, Flow::Next) if copies_to_stack(instruction, result) => {}
             _ => return Err(unexpected(code, instruction, "a test of netpollblock's result and a jump")),
         }
     }
@@ -294,44 +284,57 @@ fn branch_on_result<'a>(
     })
 }
 
-/// Where pd is kept: the one slot of the frame that RAX, unchanged since the start of the body, is stored to before the call, and
-/// that nothing else of the body is stored to; its distance from RSP. A frame has room for variables, then the saved frame
-/// pointer, the return address (at the frame's size), and the homes of the arguments, of which pd is the first.
-fn poll_desc_slot(before_call: &[Instruction], body: &[Instruction], frame_size_bytes: i64) -> Option<u32> {
-    let slot_stored = |instruction: &Instruction| {
-        let on_stack = instruction.op0_kind() == OpKind::Memory
-            && instruction.memory_base() == Register::RSP
-            && instruction.memory_index() == Register::None;
-        on_stack.then(|| instruction.memory_displacement64())
+/// Whether the low byte of `register` goes to the stack, and nothing else happens.
+fn copies_to_stack(instruction: &Instruction, register: Register) -> bool {
+    matches!(instruction.stores, [Some(store), None] if store.register == Some(register) && store.bytes == 1)
+        && instruction.writes.is_empty()
+}
+
+/// Where pd is kept: the one slot of the frame that the first argument's register, unchanged since the start of the body, is stored
+/// to before the call, and that nothing else of the body is stored to. Its distance from the stack pointer and from the CFA. Of the
+/// words above the frame only the home of the first argument will do.
+fn poll_desc_slot(
+    code: &FunctionCode,
+    before_call: &[Instruction],
+    body: &[Instruction],
+    frame_size_bytes: i64,
+) -> Option<(u32, i64)> {
+    /// Of the pointer.
+    const BYTES: i64 = 8;
+    let abi = code.abi();
+    let [pd, ..] = abi.arguments;
+    let frame = Some(frame_size_bytes).filter(|size| (0..=MAX_FRAME_BYTES).contains(size))?;
+    let stores = |instructions: &[Instruction]| {
+        instructions.iter().flat_map(|instruction| instruction.stores).flatten().collect::<Vec<_>>()
     };
-    let stores_pd = |instruction: &Instruction| {
-        instruction.mnemonic() == Mnemonic::Mov && instruction.op1_register() == Register::RAX
-    };
-    let frame_size_bytes = u64::try_from(frame_size_bytes).ok().filter(|size| *size <= MAX_FRAME_BYTES)?;
-    let in_frame = |slot: u64| slot == frame_size_bytes + 8 || slot.saturating_add(16) <= frame_size_bytes;
-    let mut writes = Writes::new();
-    let mut slots: Vec<u64> = before_call
+    let unchanged = before_call.iter().take_while(|instruction| !instruction.writes.contains(pd)).count();
+    let is_pd = |register, bytes: u16| register == Some(pd) && i64::from(bytes) == BYTES;
+    let mut slots: Vec<i64> = stores(before_call.get(..unchanged)?)
         .iter()
-        .take_while(|instruction| !writes.any_of(instruction, &[Register::RAX]))
-        .filter(|instruction| stores_pd(instruction))
-        .filter_map(slot_stored)
+        .filter(|store| is_pd(store.register, store.bytes))
+        .map(|store| store.slot)
         .collect();
     slots.dedup();
     let [slot] = slots[..] else { return None };
-    // Reads such as `mov rax, [rsp+slot]` have memory as their second operand and are not counted.
-    let only_pd = body.iter().filter(|instruction| slot_stored(instruction) == Some(slot)).all(stores_pd);
-    (in_frame(slot) && only_pd).then(|| u32::try_from(slot).ok()).flatten()
+    let variables = i64::from(abi.frame_low_bytes)..=frame - i64::from(abi.frame_high_bytes) - BYTES;
+    let in_frame = slot == frame + FIRST_HOME_BYTES || variables.contains(&slot);
+    let only_pd = stores(body)
+        .iter()
+        .filter(|store| store.slot < slot + BYTES && slot < store.slot.saturating_add(store.bytes.into()))
+        .all(|store| store.slot == slot && is_pd(store.register, store.bytes));
+    let cfa = frame + i64::from(abi.call_pushes_bytes);
+    (in_frame && only_pd).then(|| Some((u32::try_from(slot).ok()?, slot - cfa))).flatten()
 }
 
 fn site(code: &FunctionCode, instruction: &Instruction, emulated: Emulated) -> Site {
-    let offset = instruction.ip().saturating_sub(code.start());
+    let offset = instruction.address.saturating_sub(code.start());
     Site {
         function: code.name().to_owned(),
-        address: instruction.ip(),
+        address: instruction.address,
         offset,
         file_offset: code.file_offset().saturating_add(offset),
-        bytes: code.bytes_at(instruction.ip(), instruction.len()).to_vec(),
-        text: text(instruction),
+        bytes: code.bytes_at(instruction.address, instruction.length).to_vec(),
+        text: code.text(instruction),
         emulated,
     }
 }
@@ -339,8 +342,8 @@ fn site(code: &FunctionCode, instruction: &Instruction, emulated: Emulated) -> S
 fn unexpected(code: &FunctionCode, instruction: &Instruction, expected: &'static str) -> SiteError {
     SiteError::Unexpected {
         function: code.name().to_owned(),
-        address: instruction.ip(),
-        found: text(instruction),
+        address: instruction.address,
+        found: code.text(instruction),
         expected,
     }
 }
@@ -350,6 +353,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gobin::Machine;
 
     const POLL_WAIT_1_18: &str = include_str!("testdata/runtime_pollWait-go1.18.10.hex");
     const POLL_WAIT_1_26: &str = include_str!("testdata/runtime_pollWait-go1.26.8.hex");
@@ -360,15 +364,28 @@ mod tests {
     const NETPOLLREADY_1_18: &str = include_str!("testdata/netpollready-go1.18.10.hex");
     const NETPOLLREADY_1_26: &str = include_str!("testdata/netpollready-go1.26.8.hex");
 
+    const ARM64_POLL_WAIT_1_18: &str = include_str!("testdata/runtime_pollWait-go1.18.10-arm64.hex");
+    const ARM64_POLL_WAIT_1_26: &str = include_str!("testdata/runtime_pollWait-go1.26.11-arm64.hex");
+    const ARM64_POLL_WAIT_1_21_UNOPTIMIZED: &str =
+        include_str!("testdata/runtime_pollWait-go1.21.13-arm64-noopt.hex");
+    const ARM64_POLL_WAIT_1_26_UNOPTIMIZED: &str =
+        include_str!("testdata/runtime_pollWait-go1.26.11-arm64-noopt.hex");
+    const ARM64_NETPOLLBLOCK_1_18: &str = include_str!("testdata/netpollblock-go1.18.10-arm64.hex");
+    const ARM64_NETPOLLBLOCK_1_26: &str = include_str!("testdata/netpollblock-go1.26.11-arm64.hex");
+    const ARM64_NETPOLLREADY_1_18: &str = include_str!("testdata/netpollready-go1.18.10-arm64.hex");
+    const ARM64_NETPOLLREADY_1_26: &str = include_str!("testdata/netpollready-go1.26.11-arm64.hex");
+
     /// The code of a testdata file, and the address of `runtime.netpollblock` there.
     fn load(file: &str) -> (FunctionCode, u64) {
-        let mut lines = file.lines().skip(1);
+        let mut lines = file.lines();
+        let machine =
+            if lines.next().unwrap().contains("linux/arm64") { Machine::Arm64 } else { Machine::Amd64 };
         let (start, netpollblock) = lines.next().unwrap().split_once(' ').unwrap();
         let digits: String = lines.collect();
         let bytes =
             (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap());
         let address = |text| u64::from_str_radix(text, 16).unwrap();
-        (FunctionCode::new("f", address(start), 0x400, bytes.collect()), address(netpollblock))
+        (FunctionCode::new("f", machine, address(start), 0x400, bytes.collect()), address(netpollblock))
     }
 
     fn poll_wait_of(file: &str, frame: i64) -> Result<PollWaitSites, SiteError> {
@@ -385,7 +402,9 @@ mod tests {
         let (code, netpollblock) = load(file);
         let mut bytes = bytes_of(&code);
         bytes[offset..offset + patch.len()].copy_from_slice(patch);
-        poll_wait(&FunctionCode::new("f", code.start(), 0x400, bytes), netpollblock, |_| Some(0x18))
+        poll_wait(&FunctionCode::new("f", code.machine(), code.start(), 0x400, bytes), netpollblock, |_| {
+            Some(0x18)
+        })
     }
 
     fn summary(site: &Site) -> (u64, &str, Emulated) {
@@ -424,6 +443,70 @@ mod tests {
             (3, "je", Emulated::ConditionalJump)
         );
         assert_eq!(summary(&netpollready(&load(NETPOLLREADY_1_26).0).unwrap()), (0, "push", Emulated::Push));
+    }
+
+    #[test]
+    fn finds_the_sites_on_arm64() {
+        let sites = poll_wait_of(ARM64_POLL_WAIT_1_18, 48).unwrap();
+        assert_eq!(summary(&sites.start), (44, "tbz", Emulated::ConditionalJump));
+        assert_eq!(summary(&sites.end), (164, "tbnz", Emulated::ConditionalJump));
+        assert_eq!((sites.end_pd_from_sp_bytes, sites.pd_from_cfa_bytes), (56, 8));
+        let sites = poll_wait_of(ARM64_POLL_WAIT_1_26, 48).unwrap();
+        assert_eq!(summary(&sites.start), (40, "tbz", Emulated::ConditionalJump));
+        assert_eq!(summary(&sites.end), (160, "tbnz", Emulated::ConditionalJump));
+        assert_eq!(sites.end.bytes.len(), 4);
+        assert_eq!((sites.end_pd_from_sp_bytes, sites.pd_from_cfa_bytes), (56, 8));
+        // Not optimized: netpollcheckerr is called, and pd may be kept in a variable.
+        let sites = poll_wait_of(ARM64_POLL_WAIT_1_26_UNOPTIMIZED, 32).unwrap();
+        assert_eq!(summary(&sites.start), (32, "bl", Emulated::Call));
+        assert_eq!(summary(&sites.end), (72, "tbnz", Emulated::ConditionalJump));
+        assert_eq!((sites.end_pd_from_sp_bytes, sites.pd_from_cfa_bytes), (40, 8));
+        let sites = poll_wait_of(ARM64_POLL_WAIT_1_21_UNOPTIMIZED, 48).unwrap();
+        assert_eq!((sites.end_pd_from_sp_bytes, sites.pd_from_cfa_bytes), (32, -16));
+
+        let block = |file| netpollblock(&load(file).0).map(|site| (site.offset, site.emulated));
+        assert_eq!(block(ARM64_NETPOLLBLOCK_1_18), Ok((40, Emulated::ConditionalJump)));
+        assert_eq!(block(ARM64_NETPOLLBLOCK_1_26), Ok((36, Emulated::ConditionalJump)));
+        let ready = |file| netpollready(&load(file).0).map(|site| (site.offset, site.emulated));
+        assert_eq!(ready(ARM64_NETPOLLREADY_1_18), Ok((4, Emulated::ConditionalJump)));
+        assert_eq!(ready(ARM64_NETPOLLREADY_1_26), Ok((20, Emulated::ConditionalJump)));
+    }
+
+    #[test]
+    fn refuses_changed_code_on_arm64() {
+        let (code, target) = load(ARM64_POLL_WAIT_1_26);
+        let changed = |offset: usize, word: u32| {
+            let mut bytes = code.bytes().to_vec();
+            bytes[offset..offset + 4].copy_from_slice(&word.to_le_bytes());
+            poll_wait(&FunctionCode::new("f", Machine::Arm64, code.start(), 0x400, bytes), target, |_| {
+                Some(48)
+            })
+        };
+        let unexpected = |offset, word| match changed(offset, word) {
+            Err(SiteError::Unexpected { address, .. }) => address - code.start(),
+            other => panic!("{other:?}"),
+        };
+        // The stack check: ldr x16, [x27, #16]; cmp sp, x15; b.lo.
+        assert_eq!(unexpected(0, 0xf940_0b70), 0);
+        assert_eq!(unexpected(4, 0xeb2f_63ff), 4);
+        assert_eq!(unexpected(8, 0x5400_08e3), 8);
+        // In the body: mov x0, x2; mov x28, x2; ret; a jump back to its start.
+        assert_eq!(unexpected(32, 0xaa02_03e0), 32);
+        assert_eq!(unexpected(32, 0xaa02_03fc), 32);
+        assert_eq!(unexpected(32, 0xd65f_03c0), 32);
+        assert_eq!(unexpected(48, 0x17ff_fff7), 48);
+        // After the call: tbnz w0, #1; tbnz w1, #0; b.eq without a comparison.
+        for word in [0x3708_03a0, 0x3700_03a1, 0x5400_03a0] {
+            assert_eq!(unexpected(160, word), 160);
+        }
+        // pd's home: str x2, [sp, #56]; another store to a part of it: str w2, [sp, #60].
+        let home = code.bytes().chunks(4).position(|word| word == 0xf900_1fe0u32.to_le_bytes()).unwrap() * 4;
+        assert!(matches!(changed(home, 0xf900_1fe2), Err(SiteError::PollDescHome { .. })));
+        assert!(matches!(changed(home + 4, 0xb900_3fe2), Err(SiteError::PollDescHome { .. })));
+        for frame in [40, 56, -8, i64::MAX] {
+            let sites = poll_wait(&code, target, |_| Some(frame));
+            assert!(matches!(sites, Err(SiteError::PollDescHome { .. })), "{frame}");
+        }
     }
 
     #[test]
@@ -469,7 +552,10 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics_on_other_code(
-            file in prop::sample::select(vec![POLL_WAIT_1_18, POLL_WAIT_1_26, NETPOLLBLOCK_1_26, NETPOLLREADY_1_18]),
+            file in prop::sample::select(vec![
+                POLL_WAIT_1_18, POLL_WAIT_1_26, NETPOLLBLOCK_1_26, NETPOLLREADY_1_18,
+                ARM64_POLL_WAIT_1_18, ARM64_POLL_WAIT_1_26, ARM64_NETPOLLBLOCK_1_26, ARM64_NETPOLLREADY_1_18,
+            ]),
             cut in 0..400usize,
             changes in prop::collection::vec((0..400usize, any::<u8>()), 0..8),
             start in prop::sample::select(vec![0x48_0300, 0, u64::MAX - 16]),
@@ -483,11 +569,12 @@ mod tests {
                 }
             }
             bytes.truncate(cut);
-            let code = FunctionCode::new("f", start, 0x400, bytes);
+            let code = FunctionCode::new("f", code.machine(), start, 0x400, bytes);
             let _ = netpollblock(&code);
             let _ = netpollready(&code);
             if let Ok(sites) = poll_wait(&code, target, |_| Some(frame)) {
-                prop_assert_eq!(i64::from(sites.end_pd_from_sp_bytes), frame + 8 + sites.pd_from_cfa_bytes);
+                let cfa = frame + i64::from(code.abi().call_pushes_bytes);
+                prop_assert_eq!(i64::from(sites.end_pd_from_sp_bytes), cfa + sites.pd_from_cfa_bytes);
                 prop_assert!(sites.start.address < sites.end.address);
             }
         }

@@ -4,7 +4,10 @@
 use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use super::unwind::{FrameLayout, FrameTable};
-use crate::{gobin::GoBinary, goruntime::binary::GoRuntime};
+use crate::{
+    gobin::{GoBinary, Machine},
+    goruntime::binary::GoRuntime,
+};
 
 /// Distinct pcs kept; the goroutines of a program stand at a few hundred.
 const MAX_CACHED: usize = 1 << 16;
@@ -36,6 +39,7 @@ impl BinaryFrames {
         Some(FrameLayout {
             function: function.entry_vaddr,
             size_bytes: u32::try_from(size_bytes).ok()?,
+            saves_link: self.binary.machine() == Machine::Arm64,
             is_top: function.flags.is_top_frame(),
             writes_sp: function.flags.writes_sp() && self.cgocallback != Some(function.entry_vaddr),
             is_trap: self.traps.contains(&function.entry_vaddr),

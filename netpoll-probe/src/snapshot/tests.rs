@@ -40,6 +40,7 @@ impl FrameTable for Functions {
         [GOPARK, POLL_WAIT, MAIN].contains(&function).then_some(FrameLayout {
             function,
             size_bytes: 8,
+            saves_link: false,
             is_top: function == MAIN,
             writes_sp: false,
             is_trap: false,

@@ -12,8 +12,11 @@ pub const MAX_FRAMES: usize = 1024;
 pub struct FrameLayout {
     /// The function's first instruction, as the linker gave it.
     pub function: u64,
-    /// From the stack pointer at this pc to the return address (pclntab's pcsp).
+    /// The frame's size at this pc (pclntab's pcsp).
     pub size_bytes: u32,
+    /// The return address was in a register and is saved at the frame's low end (arm64); else the call pushed it, and it lies
+    /// above the frame (amd64).
+    pub saves_link: bool,
     /// The outermost function of a stack (`abi.FuncFlagTopFrame`): `goexit`, `mcall`, ….
     pub is_top: bool,
     /// It writes the stack pointer in ways that pclntab does not describe (`abi.FuncFlagSPWrite`); not set for
@@ -95,12 +98,17 @@ pub struct Walk {
     pub found: Option<(usize, u64)>,
 }
 
+/// Bytes that a trap puts on the stack before its function is entered where calls push nothing, with the interrupted function's
+/// return address in the first word (`runtime/signal_arm64.go`, `preparePanic` and `pushCall`).
+const TRAP_BYTES: u64 = 16;
+
 /// A word in the frame of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameWord {
     /// The function's first instruction, as the linker gave it.
     pub function: u64,
-    /// The word's distance from the CFA (the stack pointer before the function was called); 0 is the first argument's home.
+    /// The word's distance from the CFA (the stack pointer before the function was called); the first argument's home is at 0 on amd64, at
+    /// 8 on arm64.
     pub from_cfa_bytes: i64,
 }
 
@@ -117,6 +125,8 @@ pub fn walk(
     let mut found = None;
     let (mut pc, mut sp) = (pc, stack.sp);
     let mut below_trap = false;
+    // The return address of a function that was interrupted before it saved it.
+    let mut link = None;
     let end = loop {
         if walked.len() == MAX_FRAMES {
             break WalkEnd::Truncated;
@@ -130,19 +140,31 @@ pub fn walk(
         if layout.writes_sp && walked.len() > 1 {
             break WalkEnd::Broken;
         }
-        let return_address = sp.checked_add(u64::from(layout.size_bytes));
-        let Some((return_address, cfa)) = return_address.and_then(|at| Some((at, at.checked_add(8)?))) else {
+        let pushed_bytes = if layout.saves_link { 0 } else { 8 };
+        let frame_end = sp.checked_add(u64::from(layout.size_bytes));
+        let Some((frame_end, cfa)) = frame_end.and_then(|end| Some((end, end.checked_add(pushed_bytes)?)))
+        else {
             break WalkEnd::Broken;
         };
         if found.is_none() && layout.function == look_for.function {
             let word = cfa.checked_add_signed(look_for.from_cfa_bytes).and_then(|at| stack.word(at));
             found = word.map(|word| (walked.len() - 1, word));
         }
-        let Some(caller) = stack.word(return_address) else {
+        let saved = match (layout.saves_link, layout.size_bytes, link.take()) {
+            (true, 0, None) => break WalkEnd::Broken,
+            (true, 0, Some(link)) => Some(link),
+            (true, ..) => stack.word(sp),
+            (false, ..) => stack.word(frame_end),
+        };
+        let Some(caller) = saved else {
             break if stack.is_whole { WalkEnd::Broken } else { WalkEnd::Truncated };
         };
         below_trap = layout.is_trap;
         (pc, sp) = (caller, cfa);
+        if layout.saves_link && layout.is_trap {
+            link = stack.word(sp);
+            sp = sp.saturating_add(TRAP_BYTES);
+        }
     };
     Walk { stack: GoStack { frames: walked, end }, found }
 }
@@ -156,6 +178,17 @@ mod tests {
     const BIAS: u64 = 0x5000_0000;
     const SP: u64 = 0xc000_1000;
 
+    /// The same functions where calls push nothing: frames of 16 * n bytes; the 4th saves nothing.
+    struct Linked;
+
+    impl FrameTable for Linked {
+        fn frame(&self, pc: u64) -> Option<FrameLayout> {
+            let layout = Functions.frame(pc)?;
+            let size_bytes = if layout.function == 0x400 { 0 } else { layout.size_bytes * 2 };
+            Some(FrameLayout { size_bytes, saves_link: true, ..layout })
+        }
+    }
+
     /// Functions of 0x100 bytes: the n-th begins at n * 0x100. Its frame is 8 * n bytes; 1 is the outermost, 2 a
     /// trap, 3 writes the stack pointer.
     struct Functions;
@@ -166,6 +199,7 @@ mod tests {
             (1..16).contains(&function).then(|| FrameLayout {
                 function: function * 0x100,
                 size_bytes: u32::try_from(function).unwrap() * 8,
+                saves_link: false,
                 is_top: function == 1,
                 is_trap: function == 2,
                 writes_sp: function == 3,
@@ -217,6 +251,29 @@ mod tests {
     }
 
     #[test]
+    fn walks_where_calls_push_nothing() {
+        // Each frame begins with its return address; the third is a trap, which saved the fourth's and the word after.
+        let frame = |caller: u64, words: usize| {
+            [caller + BIAS].into_iter().chain((1..words as u64).map(|word| 0xf0 + word)).collect::<Vec<_>>()
+        };
+        let words =
+            [frame(0x620, 10), frame(0x220, 12), frame(0x410, 4), frame(0x720, 2), frame(0x101, 14)].concat();
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        bytes.extend([0xaa; 16]);
+        let look_for = FrameWord { function: 0x500, from_cfa_bytes: 8 };
+        let stack = StackBytes { sp: SP, bytes: &bytes, is_whole: true };
+        let walked = walk(&Linked, BIAS, 0x510 + BIAS, stack, look_for);
+        let pcs: Vec<u64> = walked.stack.frames.iter().map(|frame| frame.pc - BIAS).collect();
+        assert_eq!(pcs, [0x510, 0x620, 0x220, 0x410, 0x720, 0x101]);
+        assert_eq!(walked.stack.end, WalkEnd::Complete);
+        // The home of the first's argument: above the caller's return address.
+        assert_eq!(walked.found, Some((0, 0xf1)));
+        // A function without a frame has no caller unless it was interrupted.
+        let walked = walk(&Linked, BIAS, 0x410 + BIAS, stack, look_for);
+        assert_eq!(walked.stack.end, WalkEnd::Broken);
+    }
+
+    #[test]
     fn says_how_it_ended() {
         let end = |pcs: &[u64], cut: usize, is_whole| {
             let bytes = stack_of(pcs);
@@ -238,6 +295,7 @@ mod tests {
         fn never_panics(bytes: Vec<u8>, sp: u64, pc: u64, load_bias: u64, is_whole: bool, from_cfa_bytes: i64) {
             let walked = walk(&Functions, load_bias, pc, StackBytes { sp, bytes: &bytes, is_whole }, FrameWord { function: 0x500, from_cfa_bytes });
             prop_assert!(walked.stack.frames.len() <= MAX_FRAMES);
+            let _ = walk(&Linked, load_bias, pc, StackBytes { sp, bytes: &bytes, is_whole }, NOTHING);
         }
     }
 }

@@ -16,7 +16,7 @@ use netpoll_probe_tests::process::{Follow, Process, monotonic_ns};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::{golang, probe, workspace};
+use crate::{golang, machine::Machine, probe, workspace};
 
 /// How long a command may take before the benchmark gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -149,7 +149,7 @@ fn programs(folder: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
         .into_iter()
         .map(|(name, source, file, flags)| {
             let output = folder.join(file);
-            golang::build(source, &output, &[flags])?;
+            golang::build(source, &output, Machine::host(), &[flags])?;
             Ok((name, output))
         })
         .collect()

@@ -35,12 +35,12 @@ opt-level = 3
 overflow-checks = false
 "#;
 
-/// A built object and what it was built from.
+/// The built objects and what they were built from.
 #[derive(Debug)]
 pub(super) struct Built {
-    /// The object, without DWARF.
-    pub(super) object: Vec<u8>,
-    /// What the lock is to say of it.
+    /// Of each machine the object, without DWARF.
+    pub(super) objects: [Vec<u8>; lock::MACHINES.len()],
+    /// What the lock is to say of them.
     pub(super) lock: lock::Lock,
 }
 
@@ -52,17 +52,28 @@ pub(super) fn build(folder: &Path) -> Result<Built> {
         lock::sources_sha256(root).context("cannot read the sources of the eBPF programs")?;
     let stage = folder.join("workspace");
     copy_sources(root, &stage)?;
-    let target = folder.join("target");
+    let mut objects = lock::MACHINES.map(|_| Vec::new());
+    for (machine, object) in lock::MACHINES.into_iter().zip(&mut objects) {
+        *object = build_for(machine, &toolchain, &stage, &folder.join("target").join(machine))?;
+    }
+    let mut versions = toolchain.versions;
+    versions.push(("aya-ebpf".to_owned(), locked_version(&stage.join("Cargo.lock"), "aya-ebpf")?));
+    let objects_sha256 = objects.each_ref().map(|object| lock::sha256(object));
+    let lock = lock::Lock { objects_sha256, sources_sha256, toolchain: versions };
+    Ok(Built { objects, lock })
+}
 
+/// Builds the programs of the workspace `stage` for one machine.
+fn build_for(machine: &str, toolchain: &Toolchain, stage: &Path, target: &Path) -> Result<Vec<u8>> {
     let cargo = |command: &str| {
         let mut cargo = Command::new(workspace::cargo());
         cargo
             .args([command, "--locked"])
-            .current_dir(&stage)
+            .current_dir(stage)
             .env("RUSTC", &toolchain.rustc)
             // For -Z build-std, and for aya-ebpf, which uses asm_experimental_arch.
             .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_TARGET_DIR", &target)
+            .env("CARGO_TARGET_DIR", target)
             .env_remove("RUSTFLAGS")
             .env_remove("RUSTC_WRAPPER")
             .env_remove("RUSTC_WORKSPACE_WRAPPER")
@@ -74,16 +85,12 @@ pub(super) fn build(folder: &Path) -> Result<Built> {
     cargo("build")
         .args(["--release", "--quiet", "--package", lock::PROGRAMS])
         .args(["--target", "bpfel-unknown-none", "-Z", "build-std=core"])
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(&toolchain, &stage, &target)?)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(machine, toolchain, stage, target)?)
         .run()?;
 
     let path = target.join("bpfel-unknown-none/release/netpoll-probe");
     let object = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let object = strip_dwarf(&object).with_context(|| format!("cannot strip {}", path.display()))?;
-    let mut versions = toolchain.versions;
-    versions.push(("aya-ebpf".to_owned(), locked_version(&stage.join("Cargo.lock"), "aya-ebpf")?));
-    let lock = lock::Lock { object_sha256: lock::sha256(&object), sources_sha256, toolchain: versions };
-    Ok(Built { object, lock })
+    strip_dwarf(&object).with_context(|| format!("cannot strip {}", path.display()))
 }
 
 /// Makes `stage` a workspace of exactly the hashed files. Those that are the same are left, so that cargo does not
@@ -115,10 +122,10 @@ fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// rustc's flags, separated as `CARGO_ENCODED_RUSTFLAGS` wants them.
-fn flags(toolchain: &Toolchain, stage: &Path, target: &Path) -> Result<OsString> {
+fn flags(machine: &str, toolchain: &Toolchain, stage: &Path, target: &Path) -> Result<OsString> {
     let mut flags: Vec<OsString> = vec![
         // Which `pt_regs` aya-ebpf takes.
-        "--cfg=bpf_target_arch=\"x86_64\"".into(),
+        format!("--cfg=bpf_target_arch=\"{machine}\"").into(),
         "-Cdebuginfo=2".into(),
         joined("-Clinker=", &toolchain.bpf_linker, ""),
         "-Clink-arg=--btf".into(),

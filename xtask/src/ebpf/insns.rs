@@ -5,15 +5,19 @@ use std::{collections::BTreeMap, fs};
 use anyhow::{Context as _, Result};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
 
-use super::object_path;
+use super::{lock::MACHINES, object_path};
 
 /// Bytes of one eBPF instruction (`struct bpf_insn`, include/uapi/linux/bpf.h); a 64-bit load takes two.
 const INSTRUCTION_BYTES: u64 = 8;
 
-/// Prints the counts of the committed object.
+/// Prints the counts of the committed objects.
 pub(super) fn run() -> Result<()> {
-    let path = object_path();
-    print(&fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?)
+    for machine in MACHINES {
+        let path = object_path(machine);
+        println!("{machine}");
+        print(&fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?)?;
+    }
+    Ok(())
 }
 
 /// Prints the counts of an object.

@@ -1,15 +1,22 @@
-//! Writing the committed object and `ebpf.lock`.
+//! Writing the committed objects and `ebpf.lock`.
 
 use std::{fmt::Write as _, fs};
 
 use anyhow::{Context as _, Result};
 
-use super::{build::Built, lock::Lock, lock_path, object_path};
+use super::{
+    build::Built,
+    lock::{Lock, MACHINES},
+    lock_path, object_path,
+};
 
-/// Writes both.
+/// Writes them.
 pub(super) fn write(built: &Built) -> Result<()> {
-    for (path, bytes) in
-        [(object_path(), built.object.as_slice()), (lock_path(), render(&built.lock).as_bytes())]
+    let objects = MACHINES.into_iter().zip(&built.objects);
+    let lock = render(&built.lock);
+    for (path, bytes) in objects
+        .map(|(machine, object)| (object_path(machine), object.as_slice()))
+        .chain([(lock_path(), lock.as_bytes())])
     {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
@@ -24,9 +31,13 @@ fn render(lock: &Lock) -> String {
     let mut text = String::from(
         "# Written by `cargo xtask ebpf build`; held by netpoll-probe/build.rs and `cargo xtask ebpf verify`.\n",
     );
-    let own = [("object_sha256", &lock.object_sha256), ("sources_sha256", &lock.sources_sha256)];
-    let toolchain = lock.toolchain.iter().map(|(name, version)| (name.as_str(), version));
-    for (key, value) in own.into_iter().chain(toolchain) {
+    let objects = MACHINES
+        .iter()
+        .zip(&lock.objects_sha256)
+        .map(|(machine, sha256)| (format!("{machine}_sha256"), sha256));
+    let sources = [("sources_sha256".to_owned(), &lock.sources_sha256)];
+    let toolchain = lock.toolchain.iter().map(|(name, version)| (name.clone(), version));
+    for (key, value) in objects.chain(sources).chain(toolchain) {
         let _ = writeln!(text, "{key} = \"{value}\"");
     }
     text
@@ -38,7 +49,7 @@ mod tests {
 
     fn lock() -> Lock {
         Lock {
-            object_sha256: "aa".to_owned(),
+            objects_sha256: ["aa".to_owned(), "cc".to_owned()],
             sources_sha256: "bb".to_owned(),
             toolchain: vec![("rustc-web".to_owned(), "1.96.0+dfsg1-1~deb12u2".to_owned())],
         }
@@ -51,7 +62,10 @@ mod tests {
 
     #[test]
     fn names_what_is_wrong() {
-        assert_eq!(Lock::parse("object_sha256 = \"aa\""), Err("no sources_sha256".to_owned()));
-        assert!(Lock::parse("object_sha256: aa").is_err_and(|cause| cause.ends_with("object_sha256: aa")));
+        let x86_64 = "x86_64_sha256 = \"aa\"";
+        assert_eq!(Lock::parse(x86_64), Err("no aarch64_sha256".to_owned()));
+        let both = format!("{x86_64}\naarch64_sha256 = \"bb\"");
+        assert_eq!(Lock::parse(&both), Err("no sources_sha256".to_owned()));
+        assert!(Lock::parse("sources_sha256: aa").is_err_and(|cause| cause.ends_with("sources_sha256: aa")));
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask ebpf`: the eBPF object and its lock.
+//! `cargo xtask ebpf`: the eBPF objects, one for each machine, and their lock.
 
 mod build;
 mod insns;
@@ -16,22 +16,22 @@ use clap::Subcommand;
 
 use crate::workspace;
 
-/// The eBPF programs: build the committed object, hold it to its sources, count its instructions.
+/// The eBPF programs: build the committed objects, hold them to their sources, count their instructions.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Ebpf {
-    /// Build the programs; write netpoll-probe/ebpf/netpoll-probe.bpf.o and its lock.
+    /// Build the programs; write netpoll-probe/ebpf/netpoll-probe.MACHINE.bpf.o for each machine, and their lock.
     ///
     /// Installs the toolchain first where it is missing: Debian's rustc-web and rust-web-src by apt-get, and bpf-linker
     /// by `cargo install` into target/ebpf/tools. The bytes do not depend on where the tree, the target folder or
     /// cargo's home lie.
     Build,
-    /// Build the programs again, in a folder of their own, and compare with the committed object.
+    /// Build the programs again, in a folder of their own, and compare with the committed objects.
     ///
     /// With the toolchain of the lock the bytes must be equal. With another one they may differ, which is said loudly:
-    /// then the sources must be those of the lock, the committed object must be the lock's, and both objects must have
-    /// the same programs, maps and globals.
+    /// then the sources must be those of the lock, the committed objects must be the lock's, and those built must have the
+    /// same programs, maps and globals.
     Verify,
-    /// Print the number of instructions of each program of the committed object.
+    /// Print the number of instructions of each program of the committed objects.
     Insns,
 }
 
@@ -42,8 +42,11 @@ impl Ebpf {
             Self::Build => {
                 let built = build::build(&workspace::target()?.join("ebpf/build"))?;
                 lock_file::write(&built)?;
-                println!("{} {}", lock::sha256(&built.object), object_path().display());
-                insns::print(&built.object)
+                for (machine, object) in lock::MACHINES.into_iter().zip(&built.objects) {
+                    println!("{} {}", lock::sha256(object), object_path(machine).display());
+                    insns::print(object)?;
+                }
+                Ok(())
             }
             Self::Verify => verify::run(),
             Self::Insns => insns::run(),
@@ -51,9 +54,9 @@ impl Ebpf {
     }
 }
 
-/// The committed object.
-fn object_path() -> PathBuf {
-    workspace::root().join("netpoll-probe/ebpf/netpoll-probe.bpf.o")
+/// The committed object of a machine.
+fn object_path(machine: &str) -> PathBuf {
+    workspace::root().join("netpoll-probe/ebpf").join(lock::object_name(machine))
 }
 
 /// The committed lock.
