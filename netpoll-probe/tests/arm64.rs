@@ -1,7 +1,7 @@
 //! What the probe finds out of real arm64 programs: probe sites, layouts, globals. None of them is run.
 //!
 //! Needs a `go` in PATH, which fetches the other versions. `NETPOLL_PROBE_TEST_ARM64=all` builds with every version of the table,
-//! three minutes and ten toolchains of 70 MB; else the oldest and the newest are built.
+//! and in more ways: 53 programs, six minutes, and 13 toolchains of 70 MB. Else the oldest and the newest are built.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are not in test functions")]
 
 use std::{

@@ -38,6 +38,15 @@ pub(crate) fn build_static(machine: Machine, package: &str, binary: &str) -> Res
     Ok(workspace::target()?.join(machine.target()).join("release").join(binary))
 }
 
+/// Sees that the probe compiles for a machine, which takes no linker.
+pub(crate) fn check(machine: Machine) -> Result<()> {
+    add_target(machine)?;
+    Command::new(workspace::cargo())
+        .args(["check", "--locked", "--package", "netpoll-probe", "--target", machine.target()])
+        .current_dir(workspace::root())
+        .run()
+}
+
 /// Fetches Rust's standard library for the machine, if it is not there.
 fn add_target(machine: Machine) -> Result<()> {
     let libraries = Command::new("rustc")

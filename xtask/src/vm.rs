@@ -38,7 +38,7 @@ const SLOWER: &str = "--patience 10 --intensity 0.1 --many 50 --error-p50-us 100
 ///
 /// Takes Debian's kernels with apt-get, builds static executables of the probe, its live checks and the Go program that
 /// knows its own waits, and boots each kernel with them under qemu. Needs no KVM. The console goes to
-/// target/vm/KERNEL/console.log.
+/// target/vm/KERNEL/console.log. Without --kernel: those for amd64.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Vm {
     /// Only this kernel (repeatable)
