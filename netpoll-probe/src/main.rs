@@ -12,10 +12,12 @@ use netpoll_probe::{
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
-        Command::Attach(args) => commands::attach::run(args),
+        Command::Attach(args) => commands::attach::run(args).map(|()| Exit::Good),
+        Command::Doctor(args) => commands::doctor::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
     };
     match result {
-        Ok(()) => Exit::Good.into(),
+        Ok(exit) => exit.into(),
         Err(failure) => {
             #[expect(clippy::print_stderr, reason = "the one place that tells the user what went wrong")]
             {

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+pub mod doctor;
+pub mod inspect;
 pub mod value;
 
 use clap::{Parser, Subcommand};
@@ -17,6 +19,8 @@ const LONG_VERSION: &str =
   netpoll-probe attach -p 4242 -d 10s                  what did it wait for, just now?
   netpoll-probe attach -p 4242 -o waits.svg            record until Ctrl-C, then a flame graph
   netpoll-probe attach -p 4242 -d 1m -o waits.ndjson   every wait, a line each
+  netpoll-probe doctor -p 4242                         would it work, how, at what cost?
+  netpoll-probe inspect ./server                       would it work on this executable?
 
 Exit codes: 0 good, 1 failed while running, 2 usage, 3 permission or kernel, 4 target.")]
 pub struct Cli {
@@ -31,4 +35,8 @@ pub enum Command {
     /// Record the network waits of a running process, then say what it waited for
     #[command(alias = "record")]
     Attach(attach::AttachArgs),
+    /// Say whether attach works on this machine, and how to mend what stands in its way
+    Doctor(doctor::DoctorArgs),
+    /// Say whether attach works on an executable, and what is known of it
+    Inspect(inspect::InspectArgs),
 }

@@ -1,12 +1,15 @@
 //! The commands: they wire the layers together, own Ctrl-C, the outputs and the exit codes.
 
 pub mod attach;
+pub mod doctor;
 mod failures;
 mod go_target;
+pub mod inspect;
 mod open_waits;
 mod outputs;
 mod own;
 mod recording;
+mod terminal;
 
 use std::io::{self, Write as _};
 

@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 pub mod builder;
+pub mod checkup;
 pub mod function;
 pub mod group;
 pub mod histogram;
+pub mod inspection;
 pub mod peer;
 pub mod profile;
 pub mod quality;
