@@ -46,26 +46,30 @@ fn json(path: &Path) -> Result<Value> {
     Ok(found)
 }
 
-fn build(arguments: &[&str]) -> PathBuf {
+fn build(arguments: &[&str]) -> Result<PathBuf> {
     let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-    GoProgram { arguments, ..GoProgram::new("truth") }.build().unwrap()
+    GoProgram { arguments, ..GoProgram::new("truth") }.build()
 }
 
 /// The two instructions that attach needs are found, and emulated.
 #[track_caller]
 fn assert_works(found: &Value) {
     assert_eq!(found["attach"]["works"], true, "{found:#}");
-    for site in found["sites"].as_array().unwrap().iter().filter(|site| site["needed"] == true) {
+    let sites = found["sites"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let needed: Vec<_> = sites.iter().filter(|site| site["needed"] == true).collect();
+    assert_eq!(needed.len(), 2, "{found:#}");
+    for site in needed {
         let instruction = &site["instruction"]["found"];
         assert_eq!(instruction["function"], "internal/poll.runtime_pollWait", "{found:#}");
-        assert!(instruction["emulated"].is_string() && instruction["file_offset"].as_u64().unwrap() > 0);
+        assert!(instruction["emulated"].is_string() && instruction["file_offset"].as_u64() > Some(0));
     }
-    assert!(found["offsets"]["found"]["structs"].as_array().unwrap().len() == 4, "{found:#}");
+    let structs = found["offsets"]["found"]["structs"].as_array().map(Vec::len);
+    assert_eq!(structs, Some(4), "{found:#}");
 }
 
 #[test]
 fn a_default_build() {
-    let program = build(&[]);
+    let program = build(&[]).unwrap();
     let found = json(&program).unwrap();
     assert_works(&found);
     assert_eq!(found["limits"], serde_json::json!([]));
@@ -94,7 +98,7 @@ fn a_default_build() {
 fn stripped_and_position_independent() {
     for (arguments, pie) in [(&["-ldflags=-s -w"][..], false), (&["-buildmode=pie", "-ldflags=-s -w"], true)]
     {
-        let found = json(&build(arguments)).unwrap();
+        let found = json(&build(arguments).unwrap()).unwrap();
         assert_works(&found);
         let executable = &found["executable"]["found"];
         assert_eq!(
@@ -113,7 +117,7 @@ fn stripped_and_position_independent() {
 
 #[test]
 fn flags_of_the_build() {
-    let found = json(&build(&["-trimpath", "-tags=sometag"])).unwrap();
+    let found = json(&build(&["-trimpath", "-tags=sometag"]).unwrap()).unwrap();
     assert_works(&found);
     assert_eq!(found["build"]["trimpath"], true);
     assert_eq!(found["build"]["race"], false);
@@ -139,7 +143,7 @@ fn c_code_by_the_systems_linker() {
 fn optimized_by_a_profile() {
     let profile = Path::new(env!("CARGO_TARGET_TMPDIR")).join("empty.pgo");
     fs::write(&profile, "").unwrap();
-    let found = json(&build(&[&format!("-pgo={}", profile.display())])).unwrap();
+    let found = json(&build(&[&format!("-pgo={}", profile.display())]).unwrap()).unwrap();
     assert_works(&found);
     assert_eq!(found["build"]["pgo"], profile.display().to_string());
 }
@@ -176,7 +180,7 @@ fn of_another_processor() {
 fn the_executable_of_a_process() {
     let files = tempfile::tempdir().unwrap();
     let program = files.path().join("truth");
-    fs::copy(build(&[]), &program).unwrap();
+    fs::copy(build(&[]).unwrap(), &program).unwrap();
     let truth = Truth::start(&Options::new(probe::executable().unwrap(), program.clone()), false).unwrap();
     fs::remove_file(&program).unwrap();
     let path = format!("/proc/{}/exe", truth.id());
@@ -191,27 +195,28 @@ fn the_executable_of_a_process() {
 
 /// The executable with another version in its build info: behind the magic, at 32, a length and the text
 /// (`debug/buildinfo`, flags bit 2).
-fn with_version(program: &Path, version: &str, to: &Path) {
+fn with_version(program: &Path, version: &str, to: &Path) -> Result<()> {
     const MAGIC: &[u8] = b"\xff Go buildinf:";
-    let mut bytes = fs::read(program).unwrap();
-    let at = bytes.windows(MAGIC.len()).position(|window| window == MAGIC).unwrap();
-    assert_eq!(usize::from(bytes[at + 32]), version.len());
-    bytes[at + 33..at + 33 + version.len()].copy_from_slice(version.as_bytes());
-    fs::write(to, bytes).unwrap();
+    let mut bytes = fs::read(program)?;
+    let at = bytes.windows(MAGIC.len()).position(|window| window == MAGIC).context("no build info")?;
+    let length = usize::from(*bytes.get(at + 32).context("short build info")?);
+    ensure!(length == version.len(), "the version is {length} bytes long, {version:?} is not");
+    bytes.get_mut(at + 33..at + 33 + length).context("short build info")?.copy_from_slice(version.as_bytes());
+    Ok(fs::write(to, bytes)?)
 }
 
 #[test]
 fn versions_that_are_not_supported() {
     let files = tempfile::tempdir().unwrap();
     let program = files.path().join("truth");
-    with_version(&build(&["-ldflags=-s -w"]), "go1.17.9", &program);
+    with_version(&build(&["-ldflags=-s -w"]).unwrap(), "go1.17.9", &program).unwrap();
     let found = json(&program).unwrap();
     assert_eq!(found["build"]["go_version"], "go1.17.9");
     assert!(found["attach"]["reason"].as_str().unwrap().contains("go1.17.9"), "{found:#}");
     assert!(found["attach"]["hint"].as_str().unwrap().contains("1.18"));
 
     // Newer than known, and without DWARF: the sites are found all the same, the offsets are not.
-    with_version(&build(&["-ldflags=-s -w"]), "go1.99.9", &program);
+    with_version(&build(&["-ldflags=-s -w"]).unwrap(), "go1.99.9", &program).unwrap();
     let found = json(&program).unwrap();
     assert_eq!(found["attach"]["works"], false);
     assert!(found["offsets"]["not"].as_str().unwrap().contains("go1.99.9"), "{found:#}");
@@ -231,7 +236,7 @@ fn no_go_program() {
 #[test]
 fn broken_files() {
     let files = tempfile::tempdir().unwrap();
-    let whole = fs::read(build(&["-ldflags=-s -w"])).unwrap();
+    let whole = fs::read(build(&["-ldflags=-s -w"]).unwrap()).unwrap();
     let path = files.path().join("broken");
     for kept in [0, 1, 4, 20, 63, 64, 500, 4096, whole.len() / 2, whole.len() - 4096] {
         fs::write(&path, &whole[..kept]).unwrap();
@@ -275,8 +280,8 @@ fn without_root() {
     fs::set_permissions(files.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let [tool, program, secret] = ["netpoll-probe", "truth", "secret"].map(|name| files.path().join(name));
     fs::copy(probe::executable().unwrap(), &tool).unwrap();
-    fs::copy(build(&[]), &program).unwrap();
-    fs::copy(build(&[]), &secret).unwrap();
+    fs::copy(build(&[]).unwrap(), &program).unwrap();
+    fs::copy(build(&[]).unwrap(), &secret).unwrap();
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o700)).unwrap();
     let as_nobody = |path: &Path| {
         let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--"];

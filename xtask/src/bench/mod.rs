@@ -42,7 +42,7 @@ pub(crate) struct Bench {
     /// How long the load of 50,000 waits a second is recorded, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     seconds: u64,
-    /// Only inspect, which needs no root
+    /// Only inspect a small and the largest executable, which needs no root
     #[arg(long)]
     inspect: bool,
 }
@@ -86,7 +86,7 @@ impl Bench {
             probe::require_root("the benchmark")?;
         }
         let folder = workspace::target()?.join("bench");
-        let programs = programs(&folder)?;
+        let programs = programs(&folder, self.inspect)?;
         let executable = probe::build_release()?;
         let mut measurements = Vec::new();
         for (target, program) in &programs {
@@ -161,13 +161,15 @@ impl Bench {
     }
 }
 
-/// Builds the targets: what each is called, and its executable.
-fn programs(folder: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
+/// Builds the targets: what each is called, and its executable; or only the smallest and the largest.
+fn programs(folder: &Path, two: bool) -> Result<Vec<(&'static str, PathBuf)>> {
     let load = workspace::root().join("xtask/go/load");
     let large = folder.join("large-source");
     let larger = folder.join("larger-source");
     eprintln!("building the Go programs: five minutes the first time");
-    large::generate(&load, &large, large::LARGE_PACKAGES)?;
+    if !two {
+        large::generate(&load, &large, large::LARGE_PACKAGES)?;
+    }
     large::generate(&load, &larger, large::LARGER_PACKAGES)?;
     let programs = [
         ("small", &load, "load", "-ldflags="),
@@ -177,6 +179,7 @@ fn programs(folder: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
     ];
     programs
         .into_iter()
+        .filter(|(name, ..)| !two || matches!(*name, "small" | LARGER))
         .map(|(name, source, file, flags)| {
             let output = folder.join(file);
             golang::build(source, &output, &[flags])?;
