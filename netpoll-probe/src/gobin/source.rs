@@ -292,7 +292,10 @@ impl<'s> ForwardReader<'s> {
     pub(super) fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8], Error> {
         let end = self.range.end;
         let bytes = self.at_least(offset, len)?;
-        bytes.get(..len).ok_or(Error::Truncated { offset, len_bytes: len, size_bytes: end })
+        match bytes.get(..len) {
+            Some(bytes) => Ok(bytes),
+            None => Err(Error::Truncated { offset, len_bytes: len, size_bytes: end }),
+        }
     }
 
     /// As [`Self::bytes`], with whatever else is in memory behind them.
@@ -314,7 +317,12 @@ impl<'s> ForwardReader<'s> {
             }
         }
         let skip = usize::try_from(offset - self.at).unwrap_or(usize::MAX);
-        self.window.get(skip..).ok_or(Error::Truncated { offset, len_bytes: len, size_bytes: self.range.end })
+        let size_bytes = self.range.end;
+        // Not ok_or: hundreds of thousands of calls would make and drop an error each.
+        match self.window.get(skip..) {
+            Some(bytes) => Ok(bytes),
+            None => Err(Error::Truncated { offset, len_bytes: len, size_bytes }),
+        }
     }
 
     /// A full window from `offset` on, less only at the end of the range; at least one byte.

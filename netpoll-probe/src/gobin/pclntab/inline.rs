@@ -28,6 +28,17 @@ const WORD_BYTES: u32 = 4;
 /// Most places that are looked at one by one; a profile-guided build of a large program has a few dozen.
 const MAX_MENTIONS: usize = 1 << 16;
 
+/// Where inline trees lie, as offsets from `gofunc`. What lies between them is no tree.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TreeExtent {
+    /// Where the first one starts.
+    start: u64,
+    /// Where the last one ends.
+    end: u64,
+    /// All of them start at whole words.
+    aligned: bool,
+}
+
 /// Where names that were asked for are mentioned.
 #[derive(Debug)]
 enum Mentions {
@@ -174,24 +185,12 @@ impl Pclntab {
         gofunc: FileRange,
         wanted: &NameOffsets<'_>,
     ) -> Result<Mentions, Error> {
-        let (mut first, mut last, mut aligned) = (u32::MAX, None::<InlineTree>, true);
-        self.for_each_tree(source, |_, tree| {
-            first = first.min(tree.tree.0);
-            aligned &= tree.tree.0.is_multiple_of(WORD_BYTES);
-            if last.is_none_or(|last| last.tree.0 < tree.tree.0) {
-                last = Some(tree);
-            }
-            Ok(())
-        })?;
-        let Some(last) = last else { return Ok(Mentions::At(Vec::new())) };
-        if !aligned {
+        let extent = self.tree_extent(source)?;
+        if !extent.aligned {
             return Ok(Mentions::Unknown);
         }
-        let mut budget = PASS_STEP_BUDGET;
-        let entries = self.entry_count(source, last, &mut budget)?;
-        let last_bytes = u64::from(entries).saturating_mul(self.header.layout.inlined_call_bytes() as u64);
-        let end = gofunc.start.saturating_add(u64::from(last.tree.0)).saturating_add(last_bytes);
-        let start = gofunc.start.saturating_add(u64::from(first));
+        let start = gofunc.start.saturating_add(extent.start);
+        let end = gofunc.start.saturating_add(extent.end);
         let mut reader = ForwardReader::new(source, FileRange { start, end: end.min(gofunc.end) });
         let mut places = Vec::new();
         let mut at = start;
@@ -209,6 +208,30 @@ impl Pclntab {
             at += (window.len() as u64).next_multiple_of(u64::from(WORD_BYTES));
         }
         Ok(Mentions::At(places))
+    }
+
+    /// Where the trees lie: a pass over all functions, once.
+    fn tree_extent(&self, source: &Source) -> Result<TreeExtent, Error> {
+        if let Some(extent) = self.trees.get() {
+            return Ok(*extent);
+        }
+        let (mut start, mut last, mut aligned) = (u64::MAX, None::<InlineTree>, true);
+        self.for_each_tree(source, |_, tree| {
+            start = start.min(u64::from(tree.tree.0));
+            aligned &= tree.tree.0.is_multiple_of(WORD_BYTES);
+            if last.is_none_or(|last| last.tree.0 < tree.tree.0) {
+                last = Some(tree);
+            }
+            Ok(())
+        })?;
+        let mut extent = TreeExtent { start, end: start, aligned };
+        if let Some(last) = last {
+            let mut budget = PASS_STEP_BUDGET;
+            let entries = u64::from(self.entry_count(source, last, &mut budget)?);
+            let bytes = entries.saturating_mul(self.header.layout.inlined_call_bytes() as u64);
+            extent.end = u64::from(last.tree.0).saturating_add(bytes);
+        }
+        Ok(*self.trees.get_or_init(|| extent))
     }
 
     /// The starts of the trees that hold `places` if any does, in order: of each place the last start before it.
