@@ -2,6 +2,7 @@
 
 mod inspect;
 mod large;
+mod measurement;
 
 use std::{
     collections::BTreeMap,
@@ -15,8 +16,9 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use netpoll_probe_tests::process::{Follow, Process, monotonic_ns};
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
+use self::measurement::{Measurement, print};
 use crate::{golang, probe, workspace};
 
 /// How long a command may take before the benchmark gives up.
@@ -45,38 +47,6 @@ pub(crate) struct Bench {
     /// Only inspect a small and the largest executable, which needs no root
     #[arg(long)]
     inspect: bool,
-}
-
-/// One measured quantity over all rounds.
-#[derive(Debug, Serialize)]
-struct Measurement {
-    /// What on.
-    target: String,
-    /// What.
-    name: &'static str,
-    /// In what.
-    unit: &'static str,
-    /// Above this it is too much; `None` when nothing was promised.
-    bound: Option<f64>,
-    /// The middle value.
-    median: f64,
-    /// All of them, in the order of the rounds.
-    values: Vec<f64>,
-}
-
-impl Measurement {
-    fn new(
-        target: &str,
-        name: &'static str,
-        unit: &'static str,
-        bound: Option<f64>,
-        values: Vec<f64>,
-    ) -> Self {
-        let mut sorted = values.clone();
-        sorted.sort_by(f64::total_cmp);
-        let median = sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN);
-        Self { target: target.to_owned(), name, unit, bound, median, values }
-    }
 }
 
 impl Bench {
@@ -389,25 +359,4 @@ fn mebibytes(kibibytes: u64) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "shown with a digit after the point")]
 fn number(value: u64) -> f64 {
     value as f64
-}
-
-fn print(measurements: &[Measurement]) {
-    println!(
-        "{:<20}{:<32}{:>10}{:>10}{:>10}{:>10}  unit",
-        "target", "measured", "median", "least", "most", "bound"
-    );
-    for measurement in measurements {
-        let least = measurement.values.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = measurement.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let bound = measurement.bound.map_or_else(String::new, |bound| format!("{bound:.0}"));
-        let over = measurement.bound.is_some_and(|bound| measurement.median > bound);
-        println!(
-            "{:<20}{:<32}{:>10.1}{least:>10.1}{most:>10.1}{bound:>10}  {}{}",
-            measurement.target,
-            measurement.name,
-            measurement.median,
-            measurement.unit,
-            if over { "  OVER" } else { "" }
-        );
-    }
 }
