@@ -12,12 +12,14 @@ use netpoll_probe::{
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
-        Command::Attach(args) => commands::attach::run(args),
-        Command::Run(args) => commands::run::run(args),
-        Command::RunStopped(args) => commands::launch::run_stopped(args),
+        Command::Attach(args) => commands::attach::run(args).map(|()| Exit::Good),
+        Command::Run(args) => commands::run::run(args).map(|()| Exit::Good),
+        Command::RunStopped(args) => commands::launch::run_stopped(args).map(|()| Exit::Good),
+        Command::Doctor(args) => commands::doctor::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
     };
     match result {
-        Ok(()) => Exit::Good.into(),
+        Ok(exit) => exit.into(),
         Err(failure) => {
             #[expect(clippy::print_stderr, reason = "the one place that tells the user what went wrong")]
             {

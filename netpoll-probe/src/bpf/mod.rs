@@ -1,9 +1,11 @@
 //! The eBPF programs, from their bytes to the records that they send: the only module that imports aya.
 //!
 //! Facts → rules → action: [`support`] finds out what the kernel allows, [`plan`] decides from facts alone which hook
-//! gives which clock, [`session`] loads and attaches what it says, and [`reader`] hands out the ring's bytes.
+//! gives which clock (and [`cost`] what that costs), [`session`] loads and attaches what it says, and [`reader`] hands out the ring's bytes.
 
+pub mod cost;
 pub mod kernel_btf;
+pub mod machine;
 mod maps;
 pub mod object;
 pub mod offsets;
@@ -12,3 +14,4 @@ pub mod reader;
 pub mod session;
 pub mod support;
 pub mod tracefs;
+pub mod trial;

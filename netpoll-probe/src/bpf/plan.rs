@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::support::KernelFacts;
+use super::{cost::ExpectedCost, support::KernelFacts};
 
 /// What `--hooks` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,24 @@ pub struct TargetFacts {
     pub netpollblock: Result<Site, String>,
     /// At the start of `netpollready`.
     pub netpollready: Result<Site, String>,
+}
+
+impl TargetFacts {
+    /// Of no program in particular: where the functions are, each binary says for itself.
+    #[must_use]
+    pub fn of_any_program() -> Self {
+        let site = |name: &str| Site {
+            name: name.to_owned(),
+            file_offset: 0,
+            instruction: "the instruction that each binary has there".to_owned(),
+        };
+        Self {
+            wait_start: site("internal/poll.runtime_pollWait, after its stack check"),
+            wait_end: site("internal/poll.runtime_pollWait, after netpollblock returned"),
+            netpollblock: Err("each binary says for itself whether it is inlined".to_owned()),
+            netpollready: Err("each binary says for itself whether it is inlined".to_owned()),
+        }
+    }
 }
 
 /// A clock of a wait.
@@ -116,6 +134,8 @@ pub struct Choice {
     pub why: String,
     /// What is not known with them.
     pub lost: Option<String>,
+    /// What they are expected to cost.
+    pub cost: ExpectedCost,
 }
 
 /// The whole plan.
@@ -165,6 +185,7 @@ pub fn make(
             "the jump on netpollblock's result: once a wait, emulated, and the result is still in a register"
                 .into(),
         lost: None,
+        cost: ExpectedCost::WAIT_END,
     };
     let ready = kernel_ready(ready_hooks, kernel)?;
     if hooks == Hooks::Runtime {
@@ -180,6 +201,7 @@ pub fn make(
                     hooks: vec![Hook::Uprobe { program: "wait_start", site: block }],
                     why: "netpollblock is out of line in this binary".into(),
                     lost: None,
+                    cost: ExpectedCost::WAIT_START,
                 },
                 ready,
                 Choice {
@@ -187,6 +209,7 @@ pub fn make(
                     hooks: vec![Hook::Uprobe { program: "netpollready", site: collect }],
                     why: "netpollready is out of line in this binary".into(),
                     lost: Some("who polled".into()),
+                    cost: ExpectedCost::NETPOLLREADY,
                 },
                 end,
             ],
@@ -207,6 +230,7 @@ pub fn make(
                 hooks: vec![Hook::Uprobe { program: "wait_start", site: target.wait_start.clone() }],
                 why: "runtime_pollWait after its stack check: once a wait, and never inlined".into(),
                 lost: None,
+                cost: ExpectedCost::WAIT_START,
             },
             ready,
             Choice {
@@ -215,6 +239,7 @@ pub fn make(
                 why: "the event array of epoll_pwait says which pollDescs were collected, in every build"
                     .into(),
                 lost: None,
+                cost: ExpectedCost::POLL_EXIT,
             },
             end,
         ],
@@ -248,12 +273,14 @@ const CALLBACK: &str = "ep_poll_callback";
 
 fn callback_by_fentry(why: &str) -> Choice {
     let hooks = vec![Hook::Fentry { program: "callback_fentry", function: CALLBACK }];
-    Choice { clock: Clock::KernelReady, hooks, why: why.to_owned(), lost: None }
+    let cost = ExpectedCost::CALLBACK_FENTRY;
+    Choice { clock: Clock::KernelReady, hooks, why: why.to_owned(), lost: None, cost }
 }
 
 fn callback_by_kprobe(why: &str) -> Choice {
     let hooks = vec![Hook::Kprobe { program: "callback_kprobe", function: CALLBACK }];
-    Choice { clock: Clock::KernelReady, hooks, why: why.to_owned(), lost: None }
+    let cost = ExpectedCost::CALLBACK_KPROBE;
+    Choice { clock: Clock::KernelReady, hooks, why: why.to_owned(), lost: None, cost }
 }
 
 /// The tracepoints of sockets, and the waking of the poller for what is no socket.
@@ -277,7 +304,8 @@ fn stand_ins(kernel: &KernelFacts, why: &str) -> Choice {
     if !kernel.tracepoints.contains(&"sk_data_ready") {
         lost = format!("when data came to a socket; {lost}");
     }
-    Choice { clock: Clock::KernelReady, hooks, why: why.to_owned(), lost: Some(lost) }
+    let cost = ExpectedCost::STAND_INS;
+    Choice { clock: Clock::KernelReady, hooks, why: why.to_owned(), lost: Some(lost), cost }
 }
 
 impl Plan {

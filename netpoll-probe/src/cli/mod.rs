@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+pub mod doctor;
+pub mod inspect;
 pub mod record;
 pub mod run;
 pub mod targets;
@@ -22,6 +24,8 @@ const LONG_VERSION: &str =
   netpoll-probe attach -p 4242 -o waits.svg            record until Ctrl-C, then a flame graph
   netpoll-probe attach -p 4242 -d 1m -o waits.ndjson   every wait, a line each
   netpoll-probe run -- ./server -port 8080             from its first instruction
+  netpoll-probe doctor -p 4242                         would it work, how, at what cost?
+  netpoll-probe inspect ./server                       would it work on this executable?
 
 Exit codes: 0 good, 1 failed while running, 2 usage, 3 permission or kernel, 4 target.")]
 pub struct Cli {
@@ -41,4 +45,8 @@ pub enum Command {
     /// What `run` starts: stops itself until it is attached to, then becomes the program
     #[command(hide = true, name = "run-stopped")]
     RunStopped(run::ExecArgs),
+    /// Say whether attach works on this machine, and how to mend what stands in its way
+    Doctor(doctor::DoctorArgs),
+    /// Say whether attach works on an executable, and what is known of it
+    Inspect(inspect::InspectArgs),
 }

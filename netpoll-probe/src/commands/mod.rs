@@ -3,10 +3,12 @@
 pub mod attach;
 mod attached;
 mod attacher;
+pub mod doctor;
 mod failures;
 mod filter;
 mod go_process;
 mod go_program;
+pub mod inspect;
 mod joining;
 pub mod launch;
 mod open_waits;
@@ -17,6 +19,7 @@ mod record;
 mod recording;
 pub mod run;
 mod selection;
+mod terminal;
 
 use std::io::{self, Write as _};
 

@@ -26,6 +26,7 @@ pub struct GoBinary {
     elf: Elf,
     build_info: Option<BuildInfo>,
     module: ModuleData,
+    pclntab_vaddr: u64,
     pclntab: Pclntab,
 }
 
@@ -81,7 +82,8 @@ impl GoBinary {
                 break;
             }
         }
-        Ok(Self { name: display_name.into(), source, elf, build_info, module, pclntab })
+        let pclntab_vaddr = located.vaddr;
+        Ok(Self { name: display_name.into(), source, elf, build_info, module, pclntab_vaddr, pclntab })
     }
 
     /// The name given when it was opened: its path, or what stands for it.
@@ -118,6 +120,12 @@ impl GoBinary {
     #[must_use]
     pub fn module_data(&self) -> &ModuleData {
         &self.module
+    }
+
+    /// The address of pclntab, as linked.
+    #[must_use]
+    pub fn pclntab_vaddr(&self) -> u64 {
+        self.pclntab_vaddr
     }
 
     /// How many functions pclntab lists.

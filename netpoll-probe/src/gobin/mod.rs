@@ -18,6 +18,7 @@ mod elf;
 mod error;
 mod fuzz;
 mod moduledata;
+mod outline;
 mod pclntab;
 mod source;
 
@@ -28,8 +29,9 @@ pub use elf::{Elf, Machine, Section, Segment, Tls};
 pub use error::{Error, NoSymbol};
 pub use fuzz::read_everything;
 pub use moduledata::{AddressRange, ModuleData};
+pub use outline::Outline;
 pub use pclntab::{FuncFlags, Function, InlinedInstance, Location, PcRange};
 pub use source::ReadAt;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

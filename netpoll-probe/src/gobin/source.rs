@@ -10,7 +10,7 @@ use std::{
     io::{self, Read},
     ops::ControlFlow,
     os::unix::fs::FileExt,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use super::error::Error;
@@ -37,6 +37,16 @@ impl ReadAt for File {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, buf, offset)
+    }
+}
+
+impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
+    fn size(&self) -> io::Result<u64> {
+        (**self).size()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        (**self).read_at(buf, offset)
     }
 }
 
@@ -280,6 +290,16 @@ impl<'s> ForwardReader<'s> {
 
     /// `len` bytes at file offset `offset`, which must not lie before the window of the last call.
     pub(super) fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8], Error> {
+        let end = self.range.end;
+        let bytes = self.at_least(offset, len)?;
+        match bytes.get(..len) {
+            Some(bytes) => Ok(bytes),
+            None => Err(Error::Truncated { offset, len_bytes: len, size_bytes: end }),
+        }
+    }
+
+    /// As [`Self::bytes`], with whatever else is in memory behind them.
+    pub(super) fn at_least(&mut self, offset: u64, len: usize) -> Result<&[u8], Error> {
         if offset < self.at {
             return Err(Error::broken("table", offset, "its offsets do not ascend"));
         }
@@ -297,11 +317,12 @@ impl<'s> ForwardReader<'s> {
             }
         }
         let skip = usize::try_from(offset - self.at).unwrap_or(usize::MAX);
-        self.window.get(skip..skip.saturating_add(len)).ok_or(Error::Truncated {
-            offset,
-            len_bytes: len,
-            size_bytes: self.range.end,
-        })
+        let size_bytes = self.range.end;
+        // Not ok_or: hundreds of thousands of calls would make and drop an error each.
+        match self.window.get(skip..) {
+            Some(bytes) => Ok(bytes),
+            None => Err(Error::Truncated { offset, len_bytes: len, size_bytes }),
+        }
     }
 
     /// A full window from `offset` on, less only at the end of the range; at least one byte.

@@ -311,6 +311,21 @@ pub enum Emulated {
     Address,
 }
 
+impl Emulated {
+    /// The name that plans and reports use: the mnemonic, of amd64 where both machines have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Nop => "nop",
+            Self::ConditionalJump => "jcc",
+            Self::Jump => "jmp",
+            Self::Call => "call",
+            Self::Address => "adr",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,9 +6,11 @@
 
 pub mod builder;
 pub mod bypass;
+pub mod checkup;
 pub mod function;
 pub mod group;
 pub mod histogram;
+pub mod inspection;
 pub mod peer;
 pub mod profile;
 pub mod quality;

@@ -5,6 +5,7 @@
 //! come. The formats that scripts read have a JSON Schema ([`schema`]).
 #![forbid(unsafe_code)]
 
+pub mod findings;
 mod folded;
 mod json;
 mod name;
@@ -15,6 +16,8 @@ pub mod schema;
 mod svg;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_findings;
 mod text;
 pub mod unit;
 

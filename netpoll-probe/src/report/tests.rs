@@ -40,7 +40,7 @@ fn ndjson(recording: &Recording) -> String {
 
 /// Compares with a golden file, or writes it when asked to.
 #[track_caller]
-fn golden(name: &str, found: &str) {
+pub(super) fn golden(name: &str, found: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name);
     if env::var_os("NETPOLL_PROBE_BLESS").is_some() {
         fs::write(&path, found).unwrap();
@@ -222,7 +222,7 @@ fn json_of_the_shop() {
 }
 
 /// A validator that takes no field which the schema does not name: an added field must be described.
-fn strict(schema: &str) -> Validator {
+pub(super) fn strict(schema: &str) -> Validator {
     fn close(value: &mut Value) {
         match value {
             Value::Object(object) => {
@@ -251,7 +251,7 @@ fn strict(schema: &str) -> Validator {
 }
 
 #[track_caller]
-fn assert_valid(validator: &Validator, value: &Value) {
+pub(super) fn assert_valid(validator: &Validator, value: &Value) {
     let errors: Vec<_> =
         validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
     assert!(errors.is_empty(), "{errors:#?}");

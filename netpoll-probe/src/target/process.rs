@@ -12,6 +12,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    fs::OFlags,
     io::Errno,
     process::{Pid, PidfdFlags, pidfd_open},
 };
@@ -192,6 +193,23 @@ impl Process {
     #[must_use]
     pub fn fd(&self, fd: i32) -> Option<FdTarget> {
         fs::read_link(proc_path(self.pid, &format!("fd/{fd}"))).ok().map(FdTarget::parse)
+    }
+
+    /// Whether operations on one of its fds block the thread: its open file is without `O_NONBLOCK`
+    /// (`/proc/PID/fdinfo/FD`, proc(5)). `None` for an fd that is closed.
+    ///
+    /// # Errors
+    /// As [`Self::comm`], and [`Error::Permission`].
+    pub fn fd_blocks(&self, fd: u32) -> Result<Option<bool>, Error> {
+        let path = proc_path(self.pid, &format!("fdinfo/{fd}"));
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.still_the_same(None),
+            Err(source) => return Err(self.io_error("fds", &path, source)),
+        };
+        let flags = status_field(&text, "flags").and_then(|flags| u32::from_str_radix(flags, 8).ok());
+        let flags = flags.ok_or_else(|| Error::Malformed { path, what: text.clone() })?;
+        self.still_the_same(Some(flags & OFlags::NONBLOCK.bits() == 0))
     }
 
     /// Its mappings.

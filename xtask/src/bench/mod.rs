@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: the speed and size that netpoll-probe promises, measured on the command line tool as a user runs it.
 
+mod inspect;
 mod large;
+mod measurement;
 
 use std::{
     collections::BTreeMap,
@@ -14,21 +16,25 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use netpoll_probe_tests::process::{Follow, Process, monotonic_ns};
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
+use self::measurement::{Measurement, print};
 use crate::{golang, machine::Machine, probe, workspace};
 
 /// How long a command may take before the benchmark gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Readers of the load program, each of which waits a thousand times a second.
 const LOAD_READERS: u32 = 54;
+/// The name of the largest executable.
+const LARGER: &str = "larger, stripped";
 /// How long the load runs before the probe attaches: Go's start is over.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// Measure attach, detach, memory and how much of the executable is read.
+/// Measure attach, detach, memory and how much of the executable is read; and inspect.
 ///
 /// Attaches the release build to a Go program that waits at a known rate: a small one, the same one with 68,000 more
-/// functions linked in (60 MB stripped), and that one with uncompressed DWARF (more than 100 MB). Prints medians over
+/// functions linked in (60 MB stripped), and that one with uncompressed DWARF (more than 100 MB). Inspects these and
+/// one with 110,000 more functions (100 MB stripped). Prints medians over
 /// the rounds with the bounds they are held to, and writes all values to target/bench/bench.json. Needs root and Go.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Bench {
@@ -38,54 +44,51 @@ pub(crate) struct Bench {
     /// How long the load of 50,000 waits a second is recorded, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     seconds: u64,
-}
-
-/// One measured quantity over all rounds.
-#[derive(Debug, Serialize)]
-struct Measurement {
-    /// What on.
-    target: String,
-    /// What.
-    name: &'static str,
-    /// In what.
-    unit: &'static str,
-    /// Above this it is too much; `None` when nothing was promised.
-    bound: Option<f64>,
-    /// The middle value.
-    median: f64,
-    /// All of them, in the order of the rounds.
-    values: Vec<f64>,
-}
-
-impl Measurement {
-    fn new(
-        target: &str,
-        name: &'static str,
-        unit: &'static str,
-        bound: Option<f64>,
-        values: Vec<f64>,
-    ) -> Self {
-        let mut sorted = values.clone();
-        sorted.sort_by(f64::total_cmp);
-        let median = sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN);
-        Self { target: target.to_owned(), name, unit, bound, median, values }
-    }
+    /// Only inspect a small and the largest executable, which needs no root
+    #[arg(long)]
+    inspect: bool,
 }
 
 impl Bench {
     /// Builds, measures, prints.
     pub(crate) fn run(&self) -> Result<()> {
-        probe::require_root("the benchmark")?;
+        if !self.inspect {
+            probe::require_root("the benchmark")?;
+        }
         let folder = workspace::target()?.join("bench");
-        let programs = programs(&folder)?;
+        let programs = programs(&folder, self.inspect)?;
         let executable = probe::build_release()?;
         let mut measurements = Vec::new();
-        for (target, program) in programs {
-            let size = megabytes(fs::metadata(&program).context("cannot read its size")?.len());
+        for (target, program) in &programs {
+            eprintln!("inspect {target}: {} rounds", self.rounds);
+            measurements.extend(inspect::measure(&executable, target, program, self.rounds)?);
+        }
+        if !self.inspect {
+            self.attach(&executable, &programs, &folder, &mut measurements)?;
+        }
+
+        print(&measurements);
+        let json = folder.join("bench.json");
+        fs::write(&json, serde_json::to_string_pretty(&measurements)?)
+            .with_context(|| format!("cannot write {}", json.display()))?;
+        println!("all values: {}", json.display());
+        Ok(())
+    }
+
+    /// What attaching takes, and recording under load.
+    fn attach(
+        &self,
+        executable: &Path,
+        programs: &[(&'static str, PathBuf)],
+        folder: &Path,
+        measurements: &mut Vec<Measurement>,
+    ) -> Result<()> {
+        // The largest is for inspect: attaching to it has no bound of its own.
+        for (target, program) in programs.iter().filter(|(target, _)| *target != LARGER) {
+            let size = megabytes(fs::metadata(program).context("cannot read its size")?.len());
             eprintln!("attach to {target}, {size:.0} MB: {} rounds", self.rounds);
-            let rounds = (0..self.rounds)
-                .map(|_| attach(&executable, &program, &folder))
-                .collect::<Result<Vec<_>>>()?;
+            let rounds =
+                (0..self.rounds).map(|_| attach(executable, program, folder)).collect::<Result<Vec<_>>>()?;
             let all = |value: fn(&Attach) -> f64| rounds.iter().map(value).collect::<Vec<f64>>();
             measurements.extend([
                 Measurement::new(target, "size of the executable", "MB", None, vec![size]),
@@ -106,7 +109,7 @@ impl Bench {
         let program = folder.join("load");
         eprintln!("load of 50,000 waits a second for {} s: {} rounds", self.seconds, self.rounds);
         let rounds = (0..self.rounds)
-            .map(|_| under_load(&executable, &program, Duration::from_secs(self.seconds)))
+            .map(|_| under_load(executable, &program, Duration::from_secs(self.seconds)))
             .collect::<Result<Vec<_>>>()?;
         let all = |value: fn(&UnderLoad) -> f64| rounds.iter().map(value).collect::<Vec<f64>>();
         let target = "under load";
@@ -124,29 +127,29 @@ impl Bench {
             Measurement::new(target, "own CPU, of one", "%", None, all(|l| l.cpu_percent)),
             Measurement::new(target, "resident, at most", "MiB", Some(64.0), all(|l| l.resident_mebibytes)),
         ]);
-
-        print(&measurements);
-        let json = folder.join("bench.json");
-        fs::write(&json, serde_json::to_string_pretty(&measurements)?)
-            .with_context(|| format!("cannot write {}", json.display()))?;
-        println!("all values: {}", json.display());
         Ok(())
     }
 }
 
-/// Builds the targets: what each is called, and its executable.
-fn programs(folder: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
+/// Builds the targets: what each is called, and its executable; or only the smallest and the largest.
+fn programs(folder: &Path, two: bool) -> Result<Vec<(&'static str, PathBuf)>> {
     let load = workspace::root().join("xtask/go/load");
     let large = folder.join("large-source");
-    eprintln!("building the Go programs: two minutes the first time");
-    large::generate(&load, &large)?;
+    let larger = folder.join("larger-source");
+    eprintln!("building the Go programs: five minutes the first time");
+    if !two {
+        large::generate(&load, &large, large::LARGE_PACKAGES)?;
+    }
+    large::generate(&load, &larger, large::LARGER_PACKAGES)?;
     let programs = [
         ("small", &load, "load", "-ldflags="),
         ("large, stripped", &large, "large-stripped", "-ldflags=-s -w"),
         ("large, with DWARF", &large, "large", "-ldflags=-compressdwarf=false"),
+        (LARGER, &larger, "larger-stripped", "-ldflags=-s -w"),
     ];
     programs
         .into_iter()
+        .filter(|(name, ..)| !two || matches!(*name, "small" | LARGER))
         .map(|(name, source, file, flags)| {
             let output = folder.join(file);
             golang::build(source, &output, Machine::host(), &[flags])?;
@@ -356,25 +359,4 @@ fn mebibytes(kibibytes: u64) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "shown with a digit after the point")]
 fn number(value: u64) -> f64 {
     value as f64
-}
-
-fn print(measurements: &[Measurement]) {
-    println!(
-        "{:<20}{:<32}{:>10}{:>10}{:>10}{:>10}  unit",
-        "target", "measured", "median", "least", "most", "bound"
-    );
-    for measurement in measurements {
-        let least = measurement.values.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = measurement.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let bound = measurement.bound.map_or_else(String::new, |bound| format!("{bound:.0}"));
-        let over = measurement.bound.is_some_and(|bound| measurement.median > bound);
-        println!(
-            "{:<20}{:<32}{:>10.1}{least:>10.1}{most:>10.1}{bound:>10}  {}{}",
-            measurement.target,
-            measurement.name,
-            measurement.median,
-            measurement.unit,
-            if over { "  OVER" } else { "" }
-        );
-    }
 }

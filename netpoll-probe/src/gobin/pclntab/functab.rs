@@ -1,9 +1,6 @@
 //! Functions: the one that holds an address, and those that have a name.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    ffi::CStr,
-};
+use std::{collections::BTreeMap, ffi::CStr};
 
 use super::{
     super::{
@@ -30,6 +27,23 @@ pub struct Function {
     pub end_vaddr: u64,
     /// What a stack walk has to know of it.
     pub flags: FuncFlags,
+}
+
+/// Offsets in the name table of names that were asked for, with the names: a handful, looked up for every function.
+#[derive(Debug, Default)]
+pub(super) struct NameOffsets<'n>(Vec<(NameOffset, &'n str)>);
+
+impl<'n> NameOffsets<'n> {
+    /// The name at an offset, if it is one that was asked for.
+    pub(super) fn get(&self, offset: NameOffset) -> Option<&'n str> {
+        let index = self.0.binary_search_by_key(&offset, |(offset, _)| *offset).ok()?;
+        self.0.get(index).map(|(_, name)| *name)
+    }
+
+    /// Whether no name was found.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// A function with the offsets that lead to its tables.
@@ -119,10 +133,14 @@ impl Pclntab {
         &self,
         source: &Source,
         names: &[&'n str],
-    ) -> Result<HashMap<NameOffset, &'n str>, Error> {
-        let wanted: HashMap<&[u8], &'n str> = names.iter().map(|name| (name.as_bytes(), *name)).collect();
-        let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
-        let mut offsets = HashMap::new();
+    ) -> Result<NameOffsets<'n>, Error> {
+        /// Of every length below this one it is known whether any name has it.
+        const LENGTHS: usize = 128;
+        // Nearly every name in the table is turned away by its length.
+        let length_bit = |length: usize| 1u128 << length.min(LENGTHS - 1);
+        let lengths = names.iter().fold(0, |lengths, name| lengths | length_bit(name.len()));
+        // The table is read from front to back, so the offsets come in order.
+        let mut offsets = Vec::new();
         let mut reader = ForwardReader::new(source, self.funcname);
         let mut at = self.funcname.start;
         let end = self.funcname.end.min(source.size_bytes());
@@ -134,11 +152,11 @@ impl Pclntab {
             while let Ok(text) = CStr::from_bytes_until_nul(rest) {
                 let text = text.to_bytes();
                 if !skipping
-                    && text.len() <= longest
-                    && let Some(name) = wanted.get(text)
+                    && lengths & length_bit(text.len()) != 0
+                    && let Some(name) = names.iter().find(|name| name.as_bytes() == text)
                 {
                     let offset = (at - self.funcname.start) + (window.len() - rest.len()) as u64;
-                    offsets.insert(NameOffset(u32::try_from(offset).unwrap_or(u32::MAX)), *name);
+                    offsets.push((NameOffset(u32::try_from(offset).unwrap_or(u32::MAX)), *name));
                     if offsets.len() > names.len().saturating_mul(MAX_SAME_NAME) {
                         return Err(Error::broken(
                             "function names",
@@ -159,11 +177,11 @@ impl Pclntab {
                 at += consumed as u64;
             }
         }
-        Ok(offsets)
+        Ok(NameOffsets(offsets))
     }
 
     /// Streams all functions in the order of their addresses: table entry, end, and the bytes of the record from its
-    /// start (at least `record_bytes`).
+    /// start (at least `record_bytes`; what follows them in the file as far as it is in memory).
     pub(super) fn for_each_function(
         &self,
         source: &Source,
@@ -184,7 +202,7 @@ impl Pclntab {
                 return Err(Error::broken("function table", at, "too short"));
             };
             let offset = self.func_offset(entry.func, record_bytes as u64)?;
-            visit(entry, TextOffset(end), records.bytes(offset, record_bytes)?)?;
+            visit(entry, TextOffset(end), records.at_least(offset, record_bytes)?)?;
         }
         Ok(())
     }
@@ -202,12 +220,12 @@ impl Pclntab {
         }
         let layout = self.header.layout;
         self.for_each_function(source, layout.func_bytes(), |entry, end, bytes| {
-            let Some(name) = u32_at(bytes, 4).and_then(|name| offsets.get(&NameOffset(name))) else {
+            let Some(name) = u32_at(bytes, 4).and_then(|name| offsets.get(NameOffset(name))) else {
                 return Ok(());
             };
             let record = FuncRecord::decode(bytes, layout)
                 .ok_or_else(|| Error::broken("_func", u64::from(entry.func.0), "too short"))?;
-            let functions = found.entry((*name).to_owned()).or_default();
+            let functions = found.entry(name.to_owned()).or_default();
             functions.push(Function {
                 name: super::name_for_print(name),
                 entry_vaddr: self.vaddr(entry.entry),

@@ -23,11 +23,14 @@ pub use types::FuncFlags;
 
 pub(super) use locate::{Located, locate, magic_before_118};
 
+use std::sync::OnceLock;
+
 use super::{
     error::Error,
     moduledata::ModuleData,
     source::{FileRange, Source},
 };
+use inline::TreeExtent;
 use types::{FuncOffset, FuncRecord, NameOffset, PcHeader, PcTabOffset, TextOffset};
 
 /// Longest function or file name read. Names of instantiated generic functions reach some KiB.
@@ -52,6 +55,8 @@ pub(super) struct Pclntab {
     gofunc: Option<FileRange>,
     /// `FuncIDWrapper` of this version; `None` when the version is unknown.
     wrapper_func_id: Option<u8>,
+    /// Where the inline trees lie, once it was asked for.
+    trees: OnceLock<TreeExtent>,
 }
 
 impl Pclntab {
@@ -81,6 +86,7 @@ impl Pclntab {
             pclntable: part(header.pclntable, range.end.saturating_sub(range.start))?,
             gofunc,
             wrapper_func_id: go_minor.map(types::wrapper_func_id),
+            trees: OnceLock::new(),
         })
     }
 

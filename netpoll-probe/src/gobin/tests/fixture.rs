@@ -2,7 +2,7 @@
 //! version and every byte of it can be broken.
 
 /// Where text and data are linked.
-pub(super) const TEXT: u64 = 0x40_1000;
+pub(crate) const TEXT: u64 = 0x40_1000;
 const DATA: u64 = 0x50_0000;
 const DATA_FILE_OFFSET: usize = 0x1000;
 /// Offsets in the data segment.
@@ -16,31 +16,31 @@ const DATA_BYTES: usize = 0x2000;
 
 /// What the file is made like.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fixture {
+pub(crate) struct Fixture {
     /// Written into the build information; `None` leaves it out.
-    pub(super) go_version: Option<&'static str>,
+    pub(crate) go_version: Option<&'static str>,
     /// The magic of pclntab, which decides its layout.
-    pub(super) magic: u32,
+    pub(crate) magic: u32,
     /// Where `gofunc` is in moduledata.
-    pub(super) gofunc_offset: usize,
+    pub(crate) gofunc_offset: usize,
     /// Position independent, with addresses in relocations and zeros in their places.
-    pub(super) relocated: bool,
+    pub(crate) relocated: bool,
     /// The machine number: 62 is x86-64, 183 aarch64.
-    pub(super) machine: u16,
+    pub(crate) machine: u16,
 }
 
 impl Fixture {
-    pub(super) const GO_1_26: Self = Self {
+    pub(crate) const GO_1_26: Self = Self {
         go_version: Some("go1.26.8"),
         magic: 0xffff_fff1,
         gofunc_offset: 320,
         relocated: false,
         machine: 62,
     };
-    pub(super) const GO_1_18: Self =
+    pub(crate) const GO_1_18: Self =
         Self { go_version: Some("go1.18.10"), magic: 0xffff_fff0, gofunc_offset: 304, ..Self::GO_1_26 };
 
-    pub(super) fn build(self) -> Vec<u8> {
+    pub(crate) fn build(self) -> Vec<u8> {
         let mut file = vec![0; DATA_FILE_OFFSET + DATA_BYTES];
         let quantum = if self.machine == 183 { 4 } else { 1 };
         self.headers(&mut file);

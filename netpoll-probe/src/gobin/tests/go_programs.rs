@@ -2,7 +2,7 @@
 //! the linker's symbol table.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io::Write as _,
     path::PathBuf,
@@ -265,6 +265,38 @@ fn inlined_calls_are_found_again_at_their_addresses() {
             assert_eq!(locations[0].func, instance.name);
             assert_eq!(locations.last().unwrap().func, instance.into);
         }
+    }
+}
+
+/// What a walk over the program's addresses meets, the search through the inline trees must find.
+#[test]
+fn every_inlined_call_is_found() {
+    let binary = open(Build::StrippedPie);
+    let text = binary.module_data().min_pc..binary.module_data().max_pc;
+    let mut met: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for pc in text.step_by(128) {
+        let Ok(frames) = binary.symbolize(pc) else { continue };
+        let Some((outer, inlined)) = frames.split_last() else { continue };
+        for frame in inlined.iter().filter(|frame| !frame.func.contains('[')) {
+            met.entry(frame.func.clone()).or_default().insert(outer.func.clone());
+        }
+    }
+    assert!(met.len() > 100, "{}", met.len());
+    let names: Vec<&str> = met.keys().map(String::as_str).collect();
+    let all = binary.inlined_instances(&names).unwrap();
+    let mut found: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for instance in &all {
+        found.entry(&instance.name).or_default().insert(&instance.into);
+    }
+    for (name, into) in &met {
+        let missed: Vec<_> =
+            into.iter().filter(|into| !found[name.as_str()].contains(into.as_str())).collect();
+        assert!(missed.is_empty(), "{name} in {missed:?}");
+    }
+    // One by one, so that a few trees only are decoded.
+    for name in names.iter().step_by(40) {
+        let alone = binary.inlined_instances(&[name]).unwrap();
+        assert_eq!(alone.len(), all.iter().filter(|instance| instance.name == *name).count(), "{name}");
     }
 }
 

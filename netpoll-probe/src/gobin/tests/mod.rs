@@ -2,6 +2,6 @@
 //! broken versions of both.
 
 mod broken;
-mod fixture;
+pub(crate) mod fixture;
 mod go_programs;
 mod handmade;

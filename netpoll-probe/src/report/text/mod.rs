@@ -1,7 +1,9 @@
 //! The report at a terminal: the answer in words first ([`verdict`]), then where the time went, by phase, peer, stack,
 //! goroutine and fd, then how far it can be trusted and what it cost.
 
+pub(super) mod checkup;
 mod footer;
+pub(super) mod inspection;
 mod page;
 mod table;
 mod verdict;
