@@ -1,8 +1,8 @@
 //! What hooks cost: the one place of these figures. They are expectations, to choose and to tell by; what a recording did
 //! cost is in its report (`--stats`).
 //!
-//! Measured on Linux 6.18, a virtual machine of two cores at 3 GHz, where a trap is dear: the program's run time as the
-//! kernel counts it (`BPF_ENABLE_STATS`), and the trap of an emulated uprobe by a loop over the probed instruction.
+//! Measured on Linux 6.18, a virtual machine of two cores, where a trap is dear, with prototypes of the programs: their run
+//! time as the kernel counts it (`BPF_ENABLE_STATS`), and the trap of an emulated uprobe by itself.
 
 use std::fmt;
 
@@ -32,7 +32,7 @@ impl ExpectedCost {
     pub const WAIT_START: Self = Self::of_target(1_700, 2_500, "wait");
     /// The uprobe at its end: the same trap, and a program of 700 to 850 ns that sends the record.
     pub const WAIT_END: Self = Self::of_target(1_200, 1_650, "wait");
-    /// The tracepoint at the exit of `epoll_pwait`, with some events to decode. Other processes pay less than the least.
+    /// The tracepoint at the exit of `epoll_pwait`, with some events to decode.
     pub const POLL_EXIT: Self = Self::of_machine(850, 1_050, "epoll_pwait");
     /// The uprobe in `netpollready`: the trap, and a program like that of a wait's end.
     pub const NETPOLLREADY: Self = Self::of_target(1_200, 1_650, "wakeup");
