@@ -16,6 +16,7 @@ mod ebpf;
 mod go_layout;
 mod golang;
 mod layers;
+mod matrix;
 mod probe;
 mod process;
 mod test;
@@ -47,6 +48,7 @@ enum Command {
     /// some 35 toolchains of 70 MB, one at a time.
     GoLayout,
     Layers(layers::Layers),
+    Matrix(matrix::Matrix),
     Test(test::Test),
     Vm(vm::Vm),
 }
@@ -68,6 +70,7 @@ fn run(command: Command) -> Result<()> {
         Command::Ebpf(command) => command.run(),
         Command::GoLayout => go_layout::run(),
         Command::Layers(command) => command.run(),
+        Command::Matrix(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Vm(command) => command.run(),
     }
