@@ -2,6 +2,7 @@
 //!
 //! - [`binary`]: what one binary's runtime looks like; start here.
 //! - [`version`]: Go versions. [`layout`]: struct offsets of a binary, from DWARF or by version. [`constants`]: what never moved.
+//! - [`candidate`]: offsets for a version that is not known, to be held against a process.
 //! - [`sites`]: instructions to probe. [`globals`]: addresses of the runtime's variables. [`epoll_data`]: pollDescs in epoll
 //!   events. [`x86`]: the disassembly behind them.
 //!
@@ -9,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod binary;
+pub mod candidate;
 pub mod constants;
 pub mod dwarf;
 pub mod epoll_data;

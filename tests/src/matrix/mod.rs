@@ -43,6 +43,10 @@ const CELL_SECONDS: f64 = 1.2;
 /// Goroutines of the scenario `manyRead` in a cell.
 const CELL_MANY: u32 = 50;
 
+/// Calls per second relative to the default in a program with the race detector, which takes five to ten times the CPU: all of
+/// two CPUs otherwise, and then nothing can be said of times.
+const RACE_INTENSITY: f64 = 0.4;
+
 /// How long the load runs of which a profile is made, seconds.
 const PROFILE_SECONDS: f64 = 4.0;
 
@@ -182,6 +186,9 @@ impl Cell {
         let mut options = Options::new(probe.to_owned(), program.clone());
         options.seconds = CELL_SECONDS;
         options.many = CELL_MANY;
+        if self.mode == Mode::Race {
+            options.intensity = RACE_INTENSITY;
+        }
         let begun = Instant::now();
         let netpollready = if self.mode.needs_profile() { Some(netpollready(&options)?) } else { None };
         let mut broken_before = Vec::new();

@@ -42,7 +42,7 @@ pub(super) fn render(results: &Results) -> Result<String> {
     )?;
     text.push_str(
         "A cell: the program `tests/fixtures/go/truth`, which makes every kind of wait and logs each, was built by that Go in that way and\n\
-         recorded for some 1.2 s of load; then each wait of its log was looked for among the records. `pass` says the share of its waits that\n\
+         recorded for some 1.2 s of load (less dense with the race detector); then each wait of its log was looked for among the records. `pass` says the share of its waits that\n\
          was found, the share of outcomes that was right, and by how much durations differed at the median and at p99; it also means that\n\
          fds, addresses, stacks and clocks held to the bounds in `tests/src/compare.rs`. `pass at run 2`: the run before it broke nothing but what a\n\
          thread breaks that loses its CPU at the wrong moment (bounds on time, mostly), and the machine had other work.\n\n",
@@ -84,9 +84,9 @@ fn cell(record: Option<&Record>) -> String {
     let Some(record) = record else { return "not tested".to_owned() };
     match record.state {
         State::NotPossible => "not possible".to_owned(),
-        State::Failed => "**failed**".to_owned(),
-        State::Passed => {
+        State::Failed | State::Passed => {
             let mut parts = vec![match record.reasons.len() {
+                _ if record.state == State::Failed => "**failed**".to_owned(),
                 0 => "pass".to_owned(),
                 broken => format!("pass at run {}", broken + 1),
             }];
