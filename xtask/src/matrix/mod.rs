@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use netpoll_probe_tests::matrix::{self, Cell, EVERY_RUN, Mode, Outcome, VERSIONS};
 
 use self::results::{Record, Results, State};
-use crate::{debian, probe, workspace};
+use crate::{debian, probe, test, workspace};
 
 /// Hold the probe's records against the truth for each Go version, built in each way.
 ///
@@ -41,7 +41,7 @@ impl Matrix {
     pub(crate) fn run(&self) -> Result<()> {
         probe::require_root("the matrix")?;
         let cells = self.cells()?;
-        debian::install(&["gcc", "libc6-dev"])?;
+        debian::install(test::C_COMPILER)?;
         let probe = probe::build_release()?;
         let folder = workspace::target()?.join("matrix");
         let mut results = Results::open(&folder, &probe)?;
