@@ -11,6 +11,31 @@ pub struct Check {
     pub good: bool,
     /// The numbers, and a few examples of what is wrong.
     pub detail: String,
+    /// The same numbers, for tables.
+    pub measured: Measured,
+}
+
+/// What a check is a verdict on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measured {
+    /// A share: so many right ones of so many.
+    Share {
+        /// The right ones.
+        right: usize,
+        /// All.
+        total: usize,
+    },
+    /// Lengths of time.
+    Spread {
+        /// How many.
+        count: usize,
+        /// The median, ns.
+        p50_ns: i64,
+        /// ns
+        p99_ns: i64,
+    },
+    /// Something else.
+    Other,
 }
 
 /// All verdicts of one comparison.
@@ -22,23 +47,29 @@ pub struct Verdict {
 impl Verdict {
     /// Adds a verdict.
     pub fn add(&mut self, name: &'static str, good: bool, detail: impl Into<String>) {
-        self.checks.push(Check { name, good, detail: detail.into() });
+        self.add_measured(name, good, detail.into(), Measured::Other);
+    }
+
+    fn add_measured(&mut self, name: &'static str, good: bool, detail: String, measured: Measured) {
+        self.checks.push(Check { name, good, detail, measured });
     }
 
     /// Adds a verdict on a share: of `tally`, at least `least` must be right. A tally of nothing is wrong: a check that
     /// saw no case proves nothing.
     pub fn add_share(&mut self, name: &'static str, least: f64, tally: &Tally) {
-        self.add(
+        self.add_measured(
             name,
             tally.total > 0 && tally.share() >= least,
             format!("{tally}, at least {:.2} %", least * 100.0),
+            tally.measured(),
         );
     }
 
     /// The same for something that happens so seldom that one wrong case may be more than the share: it is let pass.
     pub fn add_share_but_one(&mut self, name: &'static str, least: f64, tally: &Tally) {
         let good = tally.right > 0 && (tally.share() >= least || tally.right + 1 == tally.total);
-        self.add(name, good, format!("{tally}, at least {:.2} % or all but one", least * 100.0));
+        let detail = format!("{tally}, at least {:.2} % or all but one", least * 100.0);
+        self.add_measured(name, good, detail, tally.measured());
     }
 
     /// Adds a verdict on lengths of time: at most so long at the median and at p99, ns. No lengths are wrong. Of fewer than
@@ -46,12 +77,17 @@ impl Verdict {
     /// bound.
     pub fn add_spread(&mut self, name: &'static str, spread: &Spread, (p50_ns, p99_ns): (i64, i64)) {
         let (per_mille, high) = if spread.len() < 1000 { (900, "p90") } else { (990, "p99") };
-        self.add(
+        self.add_measured(
             name,
             !spread.is_empty()
                 && spread.quantile_ns(500) <= p50_ns
                 && spread.quantile_ns(per_mille) <= p99_ns,
             format!("{spread} (p50 ≤ {} µs, {high} ≤ {} µs)", p50_ns / 1000, p99_ns / 1000),
+            Measured::Spread {
+                count: spread.len(),
+                p50_ns: spread.quantile_ns(500),
+                p99_ns: spread.quantile_ns(990),
+            },
         );
     }
 
@@ -67,6 +103,12 @@ impl Verdict {
         self.checks.iter().find(|check| check.name == name)
     }
 
+    /// The checks, in the order in which they were made.
+    #[must_use]
+    pub fn checks(&self) -> &[Check] {
+        &self.checks
+    }
+
     /// The names of what does not hold.
     #[must_use]
     pub fn failed(&self) -> Vec<&'static str> {
@@ -76,7 +118,7 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Check { name, good, detail } in &self.checks {
+        for Check { name, good, detail, .. } in &self.checks {
             writeln!(f, "{} {name}: {detail}", if *good { "ok  " } else { "FAIL" })?;
         }
         Ok(())
@@ -104,6 +146,10 @@ impl Tally {
         } else if self.wrong.len() < Self::EXAMPLES {
             self.wrong.push(example());
         }
+    }
+
+    fn measured(&self) -> Measured {
+        Measured::Share { right: self.right, total: self.total }
     }
 
     /// The share of right cases, 1 when there is none.

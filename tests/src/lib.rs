@@ -14,6 +14,7 @@
 //! | `exectrace` | records against Go's execution trace |
 //! | `agree` | records of two probes of one target against each other |
 //! | `live` | runs that end in such a comparison |
+//! | `matrix` | such runs of every Go version, built in every way |
 //! | `check` | the verdicts |
 #![forbid(unsafe_code)]
 
@@ -24,6 +25,7 @@ pub mod exectrace;
 pub mod fixture;
 pub mod kernel_ready;
 pub mod live;
+pub mod matrix;
 pub mod probe;
 pub mod process;
 pub mod record;

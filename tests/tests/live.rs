@@ -31,34 +31,11 @@ fn the_truth_is_true() {
     holds(&live::truth_of_the_truth(truth().build().unwrap(), &tool).unwrap());
 }
 
-/// Every kind of wait, wait by wait, against the program's own log.
+/// Every kind of wait, wait by wait, against the program's own log. `matrix.rs` does so for other versions of Go and ways to build.
 #[test]
 fn records_against_the_truth() {
     let _turn = live::turn();
     holds(&live::truth_run(&options(&truth()).unwrap()).unwrap());
-}
-
-/// The same for an executable without symbols and DWARF, where everything comes from pclntab and tables.
-#[test]
-fn records_against_the_truth_stripped() {
-    let _turn = live::turn();
-    let mut program = truth();
-    program.arguments = vec!["-ldflags=-s -w".to_owned()];
-    holds(&live::truth_run(&options(&program).unwrap()).unwrap());
-}
-
-/// The same for other versions of Go: the oldest, the last without and the first with each big change.
-#[test]
-fn records_against_the_truth_of_other_go_versions() {
-    let _turn = live::turn();
-    for version in ["go1.18.10", "go1.21.13", "go1.24.13", "go1.27.4"] {
-        let mut program = truth();
-        program.toolchain = Some(version.to_owned());
-        let mut options = options(&program).unwrap();
-        options.seconds = 2.0;
-        println!("{version}");
-        holds(&live::truth_run(&options).unwrap());
-    }
 }
 
 /// The same where nobody has time to poll: the clocks must hold when readiness and running lie far apart.

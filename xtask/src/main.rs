@@ -17,6 +17,7 @@ mod go_layout;
 mod golang;
 mod layers;
 mod machine;
+mod matrix;
 mod probe;
 mod process;
 mod release;
@@ -50,6 +51,7 @@ enum Command {
     GoLayout,
     Layers(layers::Layers),
     Release(release::Release),
+    Matrix(matrix::Matrix),
     Test(test::Test),
     Vm(vm::Vm),
 }
@@ -72,6 +74,7 @@ fn run(command: Command) -> Result<()> {
         Command::GoLayout => go_layout::run(),
         Command::Layers(command) => command.run(),
         Command::Release(command) => command.run(),
+        Command::Matrix(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Vm(command) => command.run(),
     }

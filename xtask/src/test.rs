@@ -14,6 +14,9 @@ use crate::{debian, probe, vm, workspace};
 /// Debian packages of servers that `tests/third_party.rs` records.
 const THIRD_PARTY_SERVERS: &[&str] = &["caddy", "nats-server"];
 
+/// Debian packages with which Go programs with C code are built, for `tests/matrix.rs`.
+pub(crate) const C_COMPILER: &[&str] = &["gcc", "libc6-dev"];
+
 /// Install what the tests need, and run them all.
 ///
 /// Three parts, in this order: `unit` is everything that needs neither root nor Go; `live` runs the release build of the
@@ -51,6 +54,7 @@ impl Test {
                 Part::Unit => cargo_test(&["--workspace", "--exclude", "netpoll-probe-tests"], None)?,
                 Part::Live => {
                     debian::install(THIRD_PARTY_SERVERS)?;
+                    debian::install(C_COMPILER)?;
                     let probe = probe::build_release()?;
                     cargo_test(&["--package", "netpoll-probe-tests"], Some(&probe))?
                 }

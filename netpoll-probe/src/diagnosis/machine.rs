@@ -121,10 +121,10 @@ fn pid_namespace(facts: &MachineFacts) -> Check {
     let name = "PID namespace";
     match facts.initial_pid_namespace {
         Some(true) => Check::good(name, "the machine's own"),
-        Some(false) => Check::problem(
+        Some(false) => Check::warning(
             name,
-            "one of a container: the kernel's pids are others, and nothing would be recorded",
-            "docker run --pid=host --privileged …, in Kubernetes hostPID: true, or run it on the host",
+            "one of a container: only its own processes can be attached to",
+            "for the others: docker run --pid=host --privileged …, in Kubernetes hostPID: true, or run it on the host",
         ),
         None => Check::warning(name, "not known", "is /proc mounted? mount -t proc proc /proc"),
     }

@@ -19,6 +19,9 @@ pub fn describe(layout: &Layout) -> Offsets {
         source: match layout.source {
             LayoutSource::Dwarf => "the binary's DWARF".to_owned(),
             LayoutSource::Table(release) => format!("the table of known versions, {release}"),
+            LayoutSource::Confirmed(release) => {
+                format!("the table of known versions, {release}, confirmed by the process's memory")
+            }
         },
         epoll_data: match layout.epoll_data {
             EpollData::Pointer => "the pollDesc's address".to_owned(),

@@ -161,7 +161,7 @@ fn each_fault_is_one_problem_with_its_cure() {
         (
             MachineFacts { initial_pid_namespace: Some(false), ..good() },
             "PID namespace",
-            Grade::Problem,
+            Grade::Warning,
             "--pid=host",
         ),
         (MachineFacts { jit: Some(0), ..good() }, "eBPF JIT", Grade::Warning, "net.core.bpf_jit_enable=1"),

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    candidate::{self, Candidate},
     code::{CodeError, FunctionCode},
     dwarf,
     epoll_data::EpollData,
@@ -114,12 +115,26 @@ impl<'b> GoRuntime<'b> {
     /// # Errors
     /// [`Error::Layout`], or when DWARF or code cannot be read.
     pub fn layout(&self) -> Result<Layout, Error> {
-        let unpacks = EpollData::from_code(&self.code(NETPOLL)?)?;
+        let unpacks = self.unpacks()?;
         let offsets = dwarf::offsets(self.binary)?;
         if offsets.is_some() && !layout::is_known_minor(self.version.release()) {
             dwarf::check_constants(self.binary)?;
         }
         Ok(layout::of(&self.version, offsets, unpacks)?)
+    }
+
+    /// What the layouts may be when [`Self::layout`] does not know the version or an experiment, the likeliest first: for
+    /// `snapshot::confirm`.
+    ///
+    /// # Errors
+    /// As [`candidate::candidates`], or when code cannot be read.
+    pub fn layout_candidates(&self) -> Result<Vec<Candidate>, Error> {
+        Ok(candidate::candidates(&self.version, self.unpacks()?)?)
+    }
+
+    /// How `netpoll` unpacks epoll events, if its code tells.
+    fn unpacks(&self) -> Result<Option<EpollData>, Error> {
+        Ok(EpollData::from_code(&self.code(NETPOLL)?)?)
     }
 
     /// The function in which goroutines wait, `internal/poll.runtime_pollWait`.

@@ -35,6 +35,8 @@ pub enum LayoutSource {
     Dwarf,
     /// The committed table, by this release.
     Table(Release),
+    /// The committed table, by this other release, each offset confirmed by the process's memory (`snapshot::confirm`).
+    Confirmed(Release),
 }
 
 /// The layouts of one binary.
@@ -167,7 +169,8 @@ pub fn from_table(version: &GoVersion) -> Result<Offsets, LayoutError> {
     row.map(|row| row.offsets).ok_or_else(|| unknown_version(version))
 }
 
-fn unknown_version(version: &GoVersion) -> LayoutError {
+/// The error that says which releases of the minor version are known.
+pub(super) fn unknown_version(version: &GoVersion) -> LayoutError {
     let release = version.release();
     LayoutError::UnknownVersion {
         version: version.to_string(),

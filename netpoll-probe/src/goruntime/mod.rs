@@ -2,6 +2,7 @@
 //!
 //! - [`binary`]: what one binary's runtime looks like; start here.
 //! - [`version`]: Go versions. [`layout`]: struct offsets of a binary, from DWARF or by version. [`constants`]: what never moved.
+//! - [`candidate`]: offsets for a version that is not known, to be held against a process.
 //! - [`sites`]: instructions to probe. [`globals`]: addresses of the runtime's variables. [`epoll_data`]: pollDescs in epoll
 //!   events. [`code`]: the disassembly behind them, of both machines.
 //!
@@ -10,6 +11,7 @@
 
 mod arm64;
 pub mod binary;
+pub mod candidate;
 pub mod code;
 pub mod constants;
 pub mod dwarf;

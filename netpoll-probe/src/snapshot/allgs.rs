@@ -64,6 +64,16 @@ pub fn read(memory: &impl ReadMemory, address: u64) -> Result<Vec<u64>, AllgsErr
     Err(AllgsError::Moved)
 }
 
+/// The address of the first g that there ever was, the main goroutine's. The array keeps its order.
+///
+/// # Errors
+/// As [`read`].
+pub fn first(memory: &impl ReadMemory, address: u64) -> Result<Option<u64>, AllgsError> {
+    let Header { pointer, .. } = read_header(memory, address)?;
+    let word = memory.read(pointer..pointer.saturating_add(8))?;
+    Ok(word.and_then(|word| u64_at(&word, 0)))
+}
+
 struct Header {
     pointer: u64,
     length: u64,

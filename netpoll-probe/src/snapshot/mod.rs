@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod allgs;
+pub mod confirm;
 pub mod frames;
 pub mod g;
 pub mod goroutine;

@@ -1,7 +1,7 @@
 // goroutines parks goroutines on every kind of fd that Go polls, says of each what it waits for, and stays until stdin is closed.
 //
-// Usage: goroutines COUNT. One line a goroutine on stdout, "GOID FD MODE KIND DEADLINE", in which MODE is read or write and DEADLINE
-// says whether there is one, then "ready". Each line is written just before the goroutine parks.
+// Usage: goroutines COUNT [idle]; idle: none of them runs. One line a goroutine on stdout, "GOID FD MODE KIND DEADLINE", in which
+// MODE is read or write and DEADLINE says whether there is one, then "ready". Each line is written just before the goroutine parks.
 package main
 
 import (
@@ -117,11 +117,13 @@ func main() {
 	go func() { select {} }()
 	go func() { lock2 := make(chan int); <-lock2 }()
 	go func() { time.Sleep(time.Hour) }()
-	go func() {
-		for {
-			runtime.Gosched()
-		}
-	}()
+	if len(os.Args) < 3 {
+		go func() {
+			for {
+				runtime.Gosched()
+			}
+		}()
+	}
 	said.Wait()
 	// Parked stacks are moved when they are shrunk, and waitsince is set.
 	runtime.GC()
