@@ -169,14 +169,15 @@ fn the_capabilities_that_it_names_are_enough() {
     }
 }
 
-/// There the kernel's pids are others, and attach would record nothing.
+/// There attach works, on the processes that are seen from there.
 #[test]
 fn in_a_pid_namespace() {
     let _turn = live::turn();
     let options = options().unwrap();
     let finished = under(&PID_NAMESPACE, &options.probe, &["doctor", "--json"]).unwrap();
-    assert_eq!(finished.status.code(), Some(KERNEL), "{finished:?}");
-    assert_eq!(graded(&json(&finished).unwrap()["machine"], "problem"), ["PID namespace"]);
+    assert_eq!(finished.status.code(), Some(GOOD), "{finished:?}");
+    let machine = &json(&finished).unwrap()["machine"];
+    assert!(graded(machine, "warning").contains(&"PID namespace"), "{machine}");
 }
 
 #[test]
