@@ -10,22 +10,17 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use netpoll_probe::{
     gobin::GoBinary,
     goruntime::{
         binary::{Error as RuntimeError, GoRuntime},
-        globals::Global,
         layout::{self, LayoutError, LayoutSource},
         version::{GoVersion, Release},
     },
-    snapshot::{
-        confirm::{ConfirmError, Confirmed, Refused, Target, Verdict, confirm},
-        frames::BinaryFrames,
-        unwind::FrameWord,
-    },
+    snapshot::confirm::{ConfirmError, Confirmed, Refused, looks},
     target::process::Process,
 };
 
@@ -95,55 +90,29 @@ fn start(version: &str, other: &str, arguments: &[&str]) -> Program {
 }
 
 /// Looks at the process until its offsets are confirmed, or something speaks against them.
-fn look(program: &Program) -> Result<Confirmed, Refused> {
+fn look(program: &Program, patience: Duration) -> Result<Confirmed, Refused> {
     let process = Process::open(program.child.id()).unwrap();
     let binary = Arc::new(GoBinary::open(&program.folder.path().join("goroutines")).unwrap());
     let runtime = GoRuntime::of(&binary).unwrap();
     assert!(matches!(runtime.layout(), Err(RuntimeError::Layout(LayoutError::UnknownVersion { .. }))));
-    let frames = BinaryFrames::new(Arc::clone(&binary), &runtime);
-    let memory = process.memory();
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let target = Target {
-            memory: &memory,
-            frames: &frames,
-            load_bias: process.load_bias(binary.elf().entry_vaddr).unwrap(),
-            allgs: runtime.global(Global::Allgs).unwrap(),
-            allp: runtime.global(Global::Allp).unwrap(),
-            sched: runtime.global(Global::Sched).unwrap(),
-            poll_desc: FrameWord {
-                function: runtime.poll_wait().unwrap().entry_vaddr,
-                from_cfa_bytes: runtime.poll_wait_sites().unwrap().pd_from_cfa_bytes,
-            },
-            fds: &process.fds().unwrap(),
-            threads: &process.threads().unwrap(),
-            now_ns: u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap(),
-        };
-        match confirm(runtime.layout_candidates().unwrap(), &target) {
-            Ok(confirmed) => return Ok(confirmed),
-            Err(ConfirmError::Refused(refused)) => {
-                if !refused.may_be_confirmed_later() || Instant::now() > until {
-                    return Err(refused);
-                }
-            }
-            Err(error) => panic!("{error}"),
-        }
-        std::thread::sleep(Duration::from_millis(20));
+    match looks::look(&process, &binary, &runtime, patience) {
+        Ok(confirmed) => Ok(confirmed),
+        Err(looks::Error::Confirm(ConfirmError::Refused(refused))) => Err(refused),
+        Err(error) => panic!("{error}"),
     }
 }
 
 #[expect(clippy::print_stdout, reason = "the findings, for --nocapture")]
 fn confirmed(program: &Program) -> Confirmed {
-    let confirmed = look(program).unwrap_or_else(|refused| panic!("{refused}"));
+    let confirmed = look(program, PATIENCE).unwrap_or_else(|refused| panic!("{refused}"));
     for finding in &confirmed.findings {
         println!("{finding}");
     }
     confirmed
 }
 
-fn refused(program: &Program) -> Refused {
-    look(program).err().unwrap_or_else(|| panic!("offsets of another release are confirmed"))
+fn refused(program: &Program, patience: Duration) -> Refused {
+    look(program, patience).err().unwrap_or_else(|| panic!("offsets of another release are confirmed"))
 }
 
 #[test]
@@ -157,10 +126,7 @@ fn confirms_an_unknown_release_with_known_offsets() {
         assert!(matches!(confirmed.layout.source, LayoutSource::Confirmed(_)));
         assert_eq!(confirmed.layout.release, GoVersion::parse(other).unwrap().release());
         let seen = |field: &str| {
-            confirmed
-                .findings
-                .iter()
-                .any(|finding| finding.field == field && matches!(finding.verdict, Verdict::Confirmed { .. }))
+            confirmed.findings.iter().any(|finding| finding.field == field && finding.is_confirmed())
         };
         for field in ["g.goid", "g.m", "m.p", "m.g0", "m.procid", "m.curg", "p.schedtick", "pollDesc.fd"] {
             assert!(seen(field), "{version}: {field}");
@@ -171,11 +137,11 @@ fn confirms_an_unknown_release_with_known_offsets() {
 #[test]
 fn refuses_offsets_that_are_others() {
     // goid is at 160 there, and at 152 in the newest release.
-    let refused = refused(&start("go1.24.13", "go1.99.13", &[]));
+    let refused = refused(&start("go1.24.13", "go1.99.13", &[]), PATIENCE);
     let text = refused.to_string();
     assert!(!refused.may_be_confirmed_later(), "{text}");
     assert!(text.contains("go1.99.13") && text.contains("g.goid at 152 is wrong"), "{text}");
-    let (like, against) = refused.nearest.unwrap();
+    let Refused { like, against, .. } = refused;
     assert_eq!(like, Release::new(27, 4));
     for field in ["g.goid", "g.atomicstatus"] {
         assert!(against.iter().any(|finding| finding.field == field), "{field}: {against:#?}");
@@ -189,7 +155,7 @@ fn does_not_believe_what_an_idle_process_does_not_show() {
     let process = Process::open(program.child.id()).unwrap();
     std::thread::sleep(Duration::from_millis(500));
     assert!(!process.has_exited());
-    let refused = refused(&program);
+    let refused = refused(&program, Duration::from_secs(2));
     assert!(refused.may_be_confirmed_later(), "{refused}");
     assert!(refused.to_string().contains("m.p at 208 could not be seen"), "{refused}");
 }

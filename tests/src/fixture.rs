@@ -107,6 +107,24 @@ impl GoProgram {
     }
 }
 
+/// Writes a copy of a Go executable whose build information names another minor version, of two digits, and gives that version.
+/// The code stays as it is.
+pub fn with_minor(executable: &Path, minor: &str, copy: &Path) -> Result<String> {
+    /// How build information begins; then come 18 more bytes, the length, and the version (Go's `debug/buildinfo`).
+    const MAGIC: &[u8] = b"\xff Go buildinf:";
+    ensure!(minor.len() == 2, "{minor:?} has not two digits");
+    std::fs::copy(executable, copy)?;
+    let mut bytes = std::fs::read(copy)?;
+    let at = bytes.windows(MAGIC.len()).position(|window| window == MAGIC).context("no build information")?;
+    let length = usize::from(*bytes.get(at + 32).context("no version")?);
+    let version = bytes.get_mut(at + 33..at + 33 + length).context("no version")?;
+    ensure!(version.starts_with(b"go1."), "{version:?} is no version");
+    version.get_mut(4..6).context("no minor version")?.copy_from_slice(minor.as_bytes());
+    let version = String::from_utf8(version.to_vec())?;
+    std::fs::write(copy, bytes)?;
+    Ok(version)
+}
+
 /// This crate's folder.
 pub(crate) fn crate_dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -30,6 +32,27 @@ pub fn executable() -> Result<PathBuf> {
         .context("cannot run cargo")?;
     ensure!(result.status.success(), "cargo build failed: {}", String::from_utf8_lossy(&result.stderr));
     Ok(target_dir().join("debug/netpoll-probe"))
+}
+
+/// A copy of the tool's executable where anybody may run it, in a folder that goes when it is dropped.
+pub fn for_everybody(executable: &Path) -> Result<(TempDir, PathBuf)> {
+    let files = tempfile::tempdir().context("cannot make a folder")?;
+    fs::set_permissions(files.path(), fs::Permissions::from_mode(0o755))?;
+    let program = files.path().join("netpoll-probe");
+    fs::copy(executable, &program)?;
+    Ok((files, program))
+}
+
+/// The exit codes that the README documents.
+pub mod exit {
+    /// It did what was asked.
+    pub const GOOD: i32 = 0;
+    /// The command line is wrong.
+    pub const USAGE: i32 = 2;
+    /// A permission is missing, or the kernel lacks something.
+    pub const KERNEL: i32 = 3;
+    /// The target is gone, is not a Go program, or is not supported.
+    pub const TARGET: i32 = 4;
 }
 
 /// Fails when not run as root: these tests load eBPF programs.
@@ -169,8 +192,7 @@ impl Recording {
             bail!("attach ended with {}:\n{}", finished.status, finished.stderr);
         }
         let records = record::read(&self.files.path().join("waits.ndjson"))?;
-        let summary =
-            std::fs::read(self.files.path().join("summary.json")).context("cannot read the summary")?;
+        let summary = fs::read(self.files.path().join("summary.json")).context("cannot read the summary")?;
         let summary = serde_json::from_slice(&summary).context("the summary is not JSON")?;
         Ok(Recorded { window, records, summary, finished, files: self.files })
     }

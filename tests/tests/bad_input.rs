@@ -4,7 +4,7 @@
 use std::{
     fs,
     os::unix::fs::{FileExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -13,17 +13,16 @@ use anyhow::{Context, Result, ensure};
 use netpoll_probe_tests::{
     fixture::GoProgram,
     live::{self, Options, Truth},
-    probe::{self, Recording},
+    probe::{
+        self, Recording,
+        exit::{KERNEL, TARGET, USAGE},
+    },
     process::{Finished, Follow, Process},
     record,
 };
 use rustix::process::Signal;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-const USAGE: i32 = 2;
-const KERNEL: i32 = 3;
-const TARGET: i32 = 4;
 
 fn options() -> Result<Options> {
     probe::require_root()?;
@@ -147,21 +146,12 @@ fn an_output_that_cannot_be_written() {
     refused(&finished, code, &["/proc/nowhere/report.json"]);
 }
 
-/// The executable and the program where anybody may run them.
-fn for_everybody(options: &Options) -> Result<(tempfile::TempDir, PathBuf)> {
-    let files = tempfile::tempdir()?;
-    fs::set_permissions(files.path(), fs::Permissions::from_mode(0o755))?;
-    let program = files.path().join("netpoll-probe");
-    fs::copy(&options.probe, &program)?;
-    Ok((files, program))
-}
-
 #[test]
 fn not_root() {
     let _turn = live::turn();
     let options = options().unwrap();
     let truth = Truth::start(&options, false).unwrap();
-    let (_files, program) = for_everybody(&options).unwrap();
+    let (_files, program) = probe::for_everybody(&options.probe).unwrap();
     let finished = run(Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--"])
         .arg(program)

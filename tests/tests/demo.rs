@@ -1,12 +1,12 @@
 //! The demo's service under its load, recorded as a newcomer would: what he is told must be true of it.
 
-use std::{process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 use netpoll_probe_tests::{
-    fixture::GoProgram,
+    fixture::{self, GoProgram},
     live,
-    probe::{self, Recording},
+    probe::{self, Recording, exit::TARGET},
     process::{Follow, Process},
     record::{Outcome, Record},
 };
@@ -27,19 +27,58 @@ fn under<'a>(records: &'a [Record], function: &str) -> Vec<&'a Record> {
 #[test]
 fn the_demo_is_told_right() {
     let _turn = live::turn();
+    told_right(&GoProgram::new("demo").build().unwrap()).unwrap();
+}
+
+/// Built by a Go that no table has, without DWARF: its memory confirms the offsets.
+#[test]
+fn the_demo_of_an_unknown_go_is_told_right() {
+    let _turn = live::turn();
+    let stripped = GoProgram { arguments: vec!["-ldflags=-s -w".to_owned()], ..GoProgram::new("demo") };
+    let folder = tempfile::tempdir().unwrap();
+    let unknown = folder.path().join("shop");
+    let version = fixture::with_minor(&stripped.build().unwrap(), "99", &unknown).unwrap();
+    let stderr = told_right(&unknown).unwrap();
+    let told = format!("the offsets of {version} are not known; the memory of process ");
+    assert!(stderr.contains(&told), "{stderr}");
+}
+
+/// Idle, such a program does not show enough: it is said what to do.
+#[test]
+fn an_idle_program_of_an_unknown_go_is_refused() {
+    let _turn = live::turn();
     probe::require_root().unwrap();
-    let program = GoProgram::new("demo").build().unwrap();
+    let stripped = GoProgram { arguments: vec!["-ldflags=-s -w".to_owned()], ..GoProgram::new("demo") };
+    let folder = tempfile::tempdir().unwrap();
+    let unknown = folder.path().join("shop");
+    fixture::with_minor(&stripped.build().unwrap(), "99", &unknown).unwrap();
+    let mut database = Process::spawn(Command::new(unknown).arg("database"), Follow::Stdout).unwrap();
+    let (pid, _) = ready(&mut database, "database").unwrap();
+    let attach = |arguments: &[&str]| {
+        let mut command = Command::new(probe::executable().unwrap());
+        let process = Process::spawn(command.args(arguments).arg(pid.to_string()), Follow::Stderr).unwrap();
+        process.finish(TIMEOUT).unwrap()
+    };
+    let refused = attach(&["attach", "-d", "1s", "--pid"]);
+    assert_eq!(refused.status.code(), Some(TARGET), "{refused:?}");
+    assert!(refused.stderr.contains("hint: give it some requests, and try again"), "{refused:?}");
+    let doctor = attach(&["doctor", "--pid"]);
+    assert!(doctor.stdout.contains("give it some requests, and try again"), "{doctor:?}");
+}
+
+/// Returns what was told on stderr.
+fn told_right(program: &Path) -> Result<String> {
+    probe::require_root()?;
     let mut demo = Process::spawn(
         Command::new(program).args(["demo", "-duration", "60s", "-rate", "150"]),
         Follow::Stdout,
-    )
-    .unwrap();
-    let (_, database) = ready(&mut demo, "database").unwrap();
-    let (_, upstream) = ready(&mut demo, "upstream").unwrap();
-    let (pid, service) = ready(&mut demo, "serve").unwrap();
-    let recording = Recording::start(&probe::executable().unwrap(), pid, &[], TIMEOUT).unwrap();
+    )?;
+    let (_, database) = ready(&mut demo, "database")?;
+    let (_, upstream) = ready(&mut demo, "upstream")?;
+    let (pid, service) = ready(&mut demo, "serve")?;
+    let recording = Recording::start(&probe::executable()?, pid, &[], TIMEOUT)?;
     std::thread::sleep(Duration::from_secs(4));
-    let recorded = recording.stop(TIMEOUT).unwrap();
+    let recorded = recording.stop(TIMEOUT)?;
     let records = &recorded.records;
 
     // The handlers wait for the database, milliseconds each.
@@ -78,4 +117,5 @@ fn the_demo_is_told_right() {
 
     // What a newcomer reads names the database.
     assert!(recorded.finished.stdout.contains(&database), "{}", recorded.finished.stdout);
+    Ok(recorded.finished.stderr)
 }

@@ -1,21 +1,20 @@
 //! `doctor` on this machine and on ones that are made worse: what it says is what attach does. As root, one test at a time.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command, time::Duration};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use netpoll_probe_tests::{
     fixture::GoProgram,
     live::{self, Options, Truth},
-    probe,
+    probe::{
+        self,
+        exit::{GOOD, KERNEL, TARGET},
+    },
     process::{Finished, Follow, Process},
 };
 use serde_json::Value;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
-
-const GOOD: i32 = 0;
-const KERNEL: i32 = 3;
-const TARGET: i32 = 4;
 
 fn options() -> Result<Options> {
     probe::require_root()?;
@@ -42,15 +41,6 @@ const WITHOUT_BTF: [&str; 7] =
     ["unshare", "--mount", "--", "sh", "-c", "mount -t tmpfs none /sys/kernel/btf && exec \"$@\"", "sh"];
 const WITHOUT_CAPABILITIES: [&str; 3] = ["setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin", "--"];
 const PID_NAMESPACE: [&str; 5] = ["unshare", "--fork", "--pid", "--mount-proc", "--"];
-
-/// The executable where anybody may run it.
-fn for_everybody(options: &Options) -> Result<(tempfile::TempDir, PathBuf)> {
-    let files = tempfile::tempdir()?;
-    fs::set_permissions(files.path(), fs::Permissions::from_mode(0o755))?;
-    let program = files.path().join("netpoll-probe");
-    fs::copy(&options.probe, &program)?;
-    Ok((files, program))
-}
 
 fn json(finished: &Finished) -> Result<Value> {
     serde_json::from_str(&finished.stdout).with_context(|| format!("no JSON: {finished:?}"))
@@ -113,7 +103,7 @@ fn each_refusal_is_foretold() {
     let options = options().unwrap();
     let truth = Truth::start(&options, false).unwrap();
     let pid = truth.id().to_string();
-    let (_files, program) = for_everybody(&options).unwrap();
+    let (_files, program) = probe::for_everybody(&options.probe).unwrap();
     for (wrapper, problem, mend) in [
         (&NOBODY[..], "capabilities", "sudo setcap "),
         (&WITHOUT_CAPABILITIES, "capabilities", "--privileged"),
@@ -144,7 +134,7 @@ fn the_capabilities_that_it_names_are_enough() {
     let options = options().unwrap();
     let truth = Truth::start(&options, false).unwrap();
     let pid = truth.id().to_string();
-    let (_files, program) = for_everybody(&options).unwrap();
+    let (_files, program) = probe::for_everybody(&options.probe).unwrap();
     let sets = [
         "+sys_admin,+sys_ptrace,+dac_read_search",
         "+bpf,+perfmon,+sys_ptrace,+dac_read_search",

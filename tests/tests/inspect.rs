@@ -11,19 +11,17 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use netpoll_probe_tests::{
-    fixture::GoProgram,
+    fixture::{self, GoProgram},
     live::{Options, Truth},
-    probe,
+    probe::{
+        self,
+        exit::{GOOD, KERNEL, TARGET, USAGE},
+    },
     process::{Finished, Follow, Process},
 };
 use serde_json::Value;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-const GOOD: i32 = 0;
-const USAGE: i32 = 2;
-const KERNEL: i32 = 3;
-const TARGET: i32 = 4;
 
 fn run(command: &mut Command) -> Result<Finished> {
     let finished = Process::spawn(command, Follow::Stderr)?.finish(TIMEOUT)?;
@@ -193,33 +191,24 @@ fn the_executable_of_a_process() {
     assert_eq!(found["executable"]["found"]["linker"], "external");
 }
 
-/// The executable with another version in its build info: behind the magic, at 32, a length and the text
-/// (`debug/buildinfo`, flags bit 2).
-fn with_version(program: &Path, version: &str, to: &Path) -> Result<()> {
-    const MAGIC: &[u8] = b"\xff Go buildinf:";
-    let mut bytes = fs::read(program)?;
-    let at = bytes.windows(MAGIC.len()).position(|window| window == MAGIC).context("no build info")?;
-    let length = usize::from(*bytes.get(at + 32).context("short build info")?);
-    ensure!(length == version.len(), "the version is {length} bytes long, {version:?} is not");
-    bytes.get_mut(at + 33..at + 33 + length).context("short build info")?.copy_from_slice(version.as_bytes());
-    Ok(fs::write(to, bytes)?)
-}
-
 #[test]
 fn versions_that_are_not_supported() {
     let files = tempfile::tempdir().unwrap();
     let program = files.path().join("truth");
-    with_version(&build(&["-ldflags=-s -w"]).unwrap(), "go1.17.9", &program).unwrap();
+    let stripped = build(&["-ldflags=-s -w"]).unwrap();
+    let version = fixture::with_minor(&stripped, "17", &program).unwrap();
     let found = json(&program).unwrap();
-    assert_eq!(found["build"]["go_version"], "go1.17.9");
-    assert!(found["attach"]["reason"].as_str().unwrap().contains("go1.17.9"), "{found:#}");
+    assert_eq!(found["build"]["go_version"], version);
+    assert!(found["attach"]["reason"].as_str().unwrap().contains(&version), "{found:#}");
     assert!(found["attach"]["hint"].as_str().unwrap().contains("1.18"));
 
-    // Newer than known, and without DWARF: the sites are found all the same, the offsets are not.
-    with_version(&build(&["-ldflags=-s -w"]).unwrap(), "go1.99.9", &program).unwrap();
+    // Newer than known, and without DWARF: the sites are found all the same, the offsets must be asked of a process.
+    let version = fixture::with_minor(&stripped, "99", &program).unwrap();
     let found = json(&program).unwrap();
-    assert_eq!(found["attach"]["works"], false);
-    assert!(found["offsets"]["not"].as_str().unwrap().contains("go1.99.9"), "{found:#}");
+    assert_eq!(found["attach"]["works"], true);
+    assert!(found["offsets"]["not"].as_str().unwrap().contains(&version), "{found:#}");
+    let limit = found["limits"][0].as_str().unwrap();
+    assert!(limit.contains(&version) && limit.contains("confirms those of go1."), "{limit}");
     assert!(found["sites"][0]["instruction"]["found"].is_object(), "{found:#}");
 }
 

@@ -36,10 +36,7 @@ fn status(pid: u32, name: &str) -> Result<u64> {
 fn with_the_capabilities_that_are_documented() {
     let _turn = live::turn();
     let options = options().unwrap();
-    let files = tempfile::tempdir().unwrap();
-    fs::set_permissions(files.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let program = files.path().join("netpoll-probe");
-    fs::copy(&options.probe, &program).unwrap();
+    let (_program_folder, program) = probe::for_everybody(&options.probe).unwrap();
     let mut truth = Truth::start(&options, false).unwrap();
     let capabilities = "-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search,+sys_admin";
     // The mount is the administrator's part, once.

@@ -1,8 +1,9 @@
 //! What a machine allows, beyond what [`super::support`] finds out for every attach: facts for people who ask why not.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{fs, path::Path};
 
 use netpoll_probe_common::config::Config;
+use rustix::thread::capabilities;
 
 use super::{
     kernel_btf::{KernelBtf, Kind},
@@ -15,8 +16,6 @@ use super::{
 
 /// `TRACEFS_MAGIC`, `include/uapi/linux/magic.h`
 const TRACEFS_MAGIC: i64 = 0x7472_6163;
-/// `PID_NS_INIT_INO`, `include/uapi/linux/nsfs.h` (before 6.18 `PROC_PID_INIT_INO`, `include/linux/proc_ns.h`)
-const INITIAL_PID_NAMESPACE: u64 = 0xeffffffc;
 
 /// What was found out. `None` and `Err`: could not be found out, or why not.
 #[derive(Clone, Debug)]
@@ -27,7 +26,7 @@ pub struct MachineFacts {
     pub machine: String,
     /// The effective user is root.
     pub root: bool,
-    /// `CapEff` of `/proc/self/status`
+    /// The effective ones, a bit each, by number.
     pub capabilities: Option<u64>,
     /// Whether the kernel's BTF can be read.
     pub btf: Result<(), String>,
@@ -35,7 +34,7 @@ pub struct MachineFacts {
     pub members: Result<(), String>,
     /// What every attach finds out; `None` without BTF.
     pub kernel: Option<KernelFacts>,
-    /// `/sys/kernel/security/lockdown`
+    /// `/sys/kernel/security/lockdown`, such as `[none] integrity confidentiality`.
     pub lockdown: Option<String>,
     /// `/proc/sys/kernel/perf_event_paranoid`
     pub perf_event_paranoid: Option<i32>,
@@ -90,7 +89,7 @@ pub fn find_out(btf: Result<&KernelBtf, String>) -> MachineFacts {
         release: uname.release().to_string_lossy().into_owned(),
         machine: uname.machine().to_string_lossy().into_owned(),
         root: rustix::process::geteuid().is_root(),
-        capabilities: effective_capabilities(),
+        capabilities: capabilities(None).ok().map(|sets| sets.effective.bits()),
         members,
         lockdown: text_of("/sys/kernel/security/lockdown"),
         perf_event_paranoid: number_of("/proc/sys/kernel/perf_event_paranoid"),
@@ -99,9 +98,8 @@ pub fn find_out(btf: Result<&KernelBtf, String>) -> MachineFacts {
         tracefs,
         uprobe: Path::new("/sys/bus/event_source/devices/uprobe/type").exists(),
         uprobe_multi: btf.as_ref().ok().map(|btf| btf.has(Kind::Function, "bpf_uprobe_multi_link_attach")),
-        initial_pid_namespace: fs::metadata("/proc/self/ns/pid")
-            .ok()
-            .map(|namespace| namespace.ino() == INITIAL_PID_NAMESPACE),
+        initial_pid_namespace: support::own_pid_namespace()
+            .map(|inode| inode == support::INITIAL_PID_NAMESPACE),
         kernel,
         btf: btf.map(|_| ()),
         programs,
@@ -136,12 +134,6 @@ fn find_tracefs() -> Tracefs {
         Ok(()) => Tracefs::MountedForThis,
         Err(error) => Tracefs::Missing(error.to_string()),
     }
-}
-
-fn effective_capabilities() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
 }
 
 fn text_of(path: &str) -> Option<String> {

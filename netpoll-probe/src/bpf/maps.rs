@@ -1,7 +1,7 @@
 //! The maps of a session, as user space writes and reads them.
 
 use aya::{
-    Ebpf,
+    Ebpf, Pod,
     maps::{Array, Map, MapData, MapError, PerCpuArray},
 };
 use netpoll_probe_common::{counter::Counter, slot::PollDescSlot};
@@ -10,6 +10,9 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 use super::session::{Session, SessionError, TargetId};
 
 type HashMapOf<'a, K, V> = aya::maps::HashMap<&'a mut MapData, K, V>;
+
+/// The states of pollDescs.
+const SLOTS: &str = "SLOTS";
 
 /// `[u8; N]` stands in for the map values: aya's `Pod` cannot be implemented for another crate's types.
 type SlotBytes = [u8; size_of::<PollDescSlot>()];
@@ -20,10 +23,7 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub(super) fn put_target(&mut self, target: TargetId) -> Result<(), SessionError> {
-        let failed = |source| SessionError::Map { name: "TARGETS", source };
-        let mut targets: HashMapOf<u32, u32> =
-            map_of(&mut self.ebpf, "TARGETS")?.try_into().map_err(failed)?;
-        targets.insert(target.tgid, target.index, 0).map_err(failed)
+        self.hash_map::<u32, u32>("TARGETS")?.insert(target.tgid, target.index, 0).map_err(failed("TARGETS"))
     }
 
     /// Lets the programs forget a target.
@@ -31,13 +31,7 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub(super) fn remove_target(&mut self, target: TargetId) -> Result<(), SessionError> {
-        let failed = |source| SessionError::Map { name: "TARGETS", source };
-        let mut targets: HashMapOf<u32, u32> =
-            map_of(&mut self.ebpf, "TARGETS")?.try_into().map_err(failed)?;
-        match targets.remove(&target.tgid) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(source) => Err(failed(source)),
-        }
+        self.remove_key::<_, u32>("TARGETS", target.tgid)
     }
 
     /// Tells the programs the `struct eventpoll` of a target's netpoller.
@@ -45,13 +39,12 @@ impl Session {
     /// # Errors
     /// When a map refuses.
     pub fn set_eventpoll(&mut self, target: TargetId, address: u64) -> Result<(), SessionError> {
-        let failed = |source| SessionError::Map { name: "EVENTPOLL", source };
-        let mut known: Array<_, u64> = map_of(&mut self.ebpf, "EVENTPOLL")?.try_into().map_err(failed)?;
-        known.set(target.index, address, 0).map_err(failed)?;
-        let failed = |source| SessionError::Map { name: "EVENTPOLLS", source };
-        let mut all: HashMapOf<u64, u32> =
-            map_of(&mut self.ebpf, "EVENTPOLLS")?.try_into().map_err(failed)?;
-        all.insert(address, target.index, 0).map_err(failed)
+        let known = map_of(&mut self.ebpf, "EVENTPOLL")?;
+        let mut known: Array<_, u64> = known.try_into().map_err(failed("EVENTPOLL"))?;
+        known.set(target.index, address, 0).map_err(failed("EVENTPOLL"))?;
+        self.hash_map::<u64, u32>("EVENTPOLLS")?
+            .insert(address, target.index, 0)
+            .map_err(failed("EVENTPOLLS"))
     }
 
     /// Gives a pollDesc that was waited on before the programs were there its slot, unless it has one by now.
@@ -63,14 +56,14 @@ impl Session {
         /// `BPF_NOEXIST`, `include/uapi/linux/bpf.h`
         const NO_EXIST: u64 = 1;
         let Ok(bytes) = SlotBytes::try_from(slot.as_bytes()) else { return Ok(false) };
-        match self.slots_map()?.insert(key, bytes, NO_EXIST) {
+        match self.hash_map::<u64, SlotBytes>(SLOTS)?.insert(key, bytes, NO_EXIST) {
             Ok(()) => Ok(true),
             Err(MapError::SyscallError(error))
                 if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
             {
                 Ok(false)
             }
-            Err(source) => Err(slots_failed(source)),
+            Err(source) => Err(failed(SLOTS)(source)),
         }
     }
 
@@ -79,10 +72,7 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub fn remove_slot(&mut self, key: u64) -> Result<(), SessionError> {
-        match self.slots_map()?.remove(&key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(source) => Err(slots_failed(source)),
-        }
+        self.remove_key::<_, SlotBytes>(SLOTS, key)
     }
 
     /// Lets the socket tracepoints find a pollDesc by its key.
@@ -90,10 +80,7 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub fn index_socket(&mut self, sk: u64, key: u64) -> Result<(), SessionError> {
-        let failed = |source| SessionError::Map { name: "SOCKETS", source };
-        let mut sockets: HashMapOf<u64, u64> =
-            map_of(&mut self.ebpf, "SOCKETS")?.try_into().map_err(failed)?;
-        sockets.insert(sk, key, 0).map_err(failed)
+        self.hash_map::<u64, u64>("SOCKETS")?.insert(sk, key, 0).map_err(failed("SOCKETS"))
     }
 
     /// Every pollDesc that was ever waited on, by its key, with its state now.
@@ -101,10 +88,10 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub fn slots(&mut self) -> Result<Vec<(u64, PollDescSlot)>, SessionError> {
-        let slots = self.slots_map()?;
+        let slots = self.hash_map::<u64, SlotBytes>(SLOTS)?;
         let mut all = Vec::new();
         for entry in &slots {
-            let (key, bytes) = entry.map_err(slots_failed)?;
+            let (key, bytes) = entry.map_err(failed(SLOTS))?;
             if let Ok(slot) = PollDescSlot::read_from_bytes(&bytes) {
                 all.push((key, slot));
             }
@@ -112,8 +99,16 @@ impl Session {
         Ok(all)
     }
 
-    fn slots_map(&mut self) -> Result<HashMapOf<'_, u64, SlotBytes>, SessionError> {
-        map_of(&mut self.ebpf, "SLOTS")?.try_into().map_err(slots_failed)
+    fn hash_map<K: Pod, V: Pod>(&mut self, name: &'static str) -> Result<HashMapOf<'_, K, V>, SessionError> {
+        map_of(&mut self.ebpf, name)?.try_into().map_err(failed(name))
+    }
+
+    /// Takes an entry away, if it is there.
+    fn remove_key<K: Pod, V: Pod>(&mut self, name: &'static str, key: K) -> Result<(), SessionError> {
+        match self.hash_map::<K, V>(name)?.remove(&key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(source) => Err(failed(name)(source)),
+        }
     }
 
     /// What the programs could not do, so far.
@@ -121,20 +116,20 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub fn counters(&mut self) -> Result<Vec<(Counter, u64)>, SessionError> {
-        let failed = |source| SessionError::Map { name: "COUNTERS", source };
-        let counters: PerCpuArray<_, u64> = map_of(&mut self.ebpf, "COUNTERS")?.try_into().map_err(failed)?;
+        let counters = map_of(&mut self.ebpf, "COUNTERS")?;
+        let counters: PerCpuArray<_, u64> = counters.try_into().map_err(failed("COUNTERS"))?;
         Counter::ALL
             .into_iter()
             .map(|counter| {
-                let values = counters.get(&(counter as u32), 0).map_err(failed)?;
+                let values = counters.get(&(counter as u32), 0).map_err(failed("COUNTERS"))?;
                 Ok((counter, values.iter().sum()))
             })
             .collect()
     }
 }
 
-fn slots_failed(source: MapError) -> SessionError {
-    SessionError::Map { name: "SLOTS", source }
+fn failed(name: &'static str) -> impl Fn(MapError) -> SessionError {
+    move |source| SessionError::Map { name, source }
 }
 
 fn map_of<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Map, SessionError> {

@@ -222,6 +222,16 @@ impl Session {
         self.iterate(FILES)
     }
 
+    /// Those of one target.
+    ///
+    /// # Errors
+    /// As [`Self::files`].
+    pub fn files_of(&mut self, target: TargetId) -> Result<Vec<FileRecord>, SessionError> {
+        let mut files = self.files()?;
+        files.retain(|file| file.tgid == target.tgid);
+        Ok(files)
+    }
+
     /// The processes of this tool's PID namespace. Only for a tool that is not in the initial one, where the ids would be
     /// the same.
     ///

@@ -13,22 +13,25 @@ use super::{
 pub const READY_TRACEPOINTS: [&str; 5] =
     ["sk_data_ready", "inet_sock_set_state", "tcp_receive_reset", "tcp_probe", "sched_waking"];
 
-/// `PROC_PID_INIT_INO`, `include/linux/proc_ns.h`: the inode of the initial PID namespace.
+/// The inode of the initial PID namespace: `PID_NS_INIT_INO`, `include/uapi/linux/nsfs.h` (before 6.18 `PROC_PID_INIT_INO`,
+/// `include/linux/proc_ns.h`).
 pub const INITIAL_PID_NAMESPACE: u32 = 0xEFFF_FFFC;
 
-/// The inode of this tool's PID namespace; the initial one's where the kernel has none.
+/// The inode of this tool's PID namespace; `None`: not known, or the kernel has none.
 #[must_use]
-pub fn own_pid_namespace() -> u32 {
-    let inode =
-        fs::metadata("/proc/self/ns/pid").ok().and_then(|namespace| u32::try_from(namespace.ino()).ok());
-    inode.unwrap_or(INITIAL_PID_NAMESPACE)
+pub fn own_pid_namespace() -> Option<u32> {
+    u32::try_from(fs::metadata("/proc/self/ns/pid").ok()?.ino()).ok()
+}
+
+/// Whether the pids that this tool sees are those that eBPF sees.
+#[must_use]
+pub fn in_initial_pid_namespace() -> bool {
+    own_pid_namespace().is_none_or(|inode| inode == INITIAL_PID_NAMESPACE)
 }
 
 /// What the running kernel allows. `None`: could not be found out, which is not the same as no.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelFacts {
-    /// `uname -r`
-    pub release: String,
     /// Function hooks (fentry) load and attach.
     pub fentry: Option<bool>,
     /// Why fentry does not, in the kernel's words.
@@ -41,8 +44,6 @@ pub struct KernelFacts {
     pub tracepoints: Vec<&'static str>,
     /// tracefs shows `epoll_pwait`'s tracepoints.
     pub syscall_tracepoints: bool,
-    /// `/sys/kernel/security/lockdown`, such as `[none] integrity confidentiality`.
-    pub lockdown: Option<String>,
 }
 
 /// Finds out, by trying where trying is the only way.
@@ -53,7 +54,6 @@ pub fn find_out(btf: &KernelBtf) -> KernelFacts {
         Err(error) => (Some(false), Some(chain(&error))),
     };
     KernelFacts {
-        release: rustix::system::uname().release().to_string_lossy().into_owned(),
         fentry,
         fentry_refusal,
         has_callback: btf.has(Kind::Function, "ep_poll_callback"),
@@ -64,7 +64,6 @@ pub fn find_out(btf: &KernelBtf) -> KernelFacts {
             .collect(),
         syscall_tracepoints: tracefs::find()
             .is_some_and(|path| path.join("events/syscalls/sys_exit_epoll_pwait/id").exists()),
-        lockdown: fs::read_to_string("/sys/kernel/security/lockdown").ok().map(|text| text.trim().to_owned()),
     }
 }
 

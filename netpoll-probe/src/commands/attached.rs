@@ -133,7 +133,7 @@ impl Attached {
             .map_err(|error| not_attached(error, &process))?;
         self.next_index += 1;
         let mut correlator = Correlator::new(pid);
-        let files = self.session.files()?.into_iter().filter(|file| file.tgid == id.tgid).collect::<Vec<_>>();
+        let files = self.session.files_of(id)?;
         for file in &files {
             correlator.open_file(&file.file, file.socket_state);
         }
@@ -202,7 +202,7 @@ impl Attached {
     /// How the programs will know a process. Outside of the initial PID namespace only they know its id there.
     fn id_for(&mut self, pid: u32) -> Result<TargetId, Failure> {
         let index = self.next_index;
-        if support::own_pid_namespace() == support::INITIAL_PID_NAMESPACE {
+        if support::in_initial_pid_namespace() {
             return Ok(TargetId { tgid: pid, index });
         }
         let tasks = self.session.tasks()?;

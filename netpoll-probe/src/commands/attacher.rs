@@ -38,7 +38,6 @@ pub(super) struct Attacher {
 impl Attacher {
     /// For these arguments. `only_pid`: the one process, when there will never be another.
     pub(super) fn new(args: &RecordArgs, only_pid: Option<u32>) -> Self {
-        let is_initial = support::own_pid_namespace() == support::INITIAL_PID_NAMESPACE;
         Self {
             hooks: match args.hooks {
                 HooksArg::Auto => Hooks::Auto,
@@ -52,7 +51,7 @@ impl Attacher {
                 ReadyArg::Tracepoints => ReadyHooks::Tracepoints,
             },
             verbose: args.verbose,
-            only: only_pid.filter(|_| is_initial),
+            only: only_pid.filter(|_| support::in_initial_pid_namespace()),
             kernel: None,
         }
     }
@@ -84,7 +83,7 @@ impl Attacher {
         let mut config = program.config();
         offsets::of_kernel(&btf, &mut config)?;
         config.tgid = self.only.unwrap_or(0);
-        config.pid_namespace = support::own_pid_namespace();
+        config.pid_namespace = support::own_pid_namespace().unwrap_or(support::INITIAL_PID_NAMESPACE);
         config.index_sockets = u32::from(plan.indexes_sockets());
         config.trace_poll_entry = u32::from(plan.traces_poll_entry());
         let session = Session::load(&config, &plan, &btf, self.logs())?;

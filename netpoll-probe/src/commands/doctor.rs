@@ -1,8 +1,8 @@
 //! `netpoll-probe doctor`: what this machine allows, and what attach would do to a process.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::terminal;
+use super::{go_program, terminal};
 use crate::{
     bpf::{
         kernel_btf::KernelBtf,
@@ -17,13 +17,18 @@ use crate::{
     error::Failure,
     exit::Exit,
     gobin::{Elf, Error as GobinError, Outline, ReadAt},
+    goruntime::binary::GoRuntime,
     model::{
         checkup::{Blame, Check, Checkup, Grade, Plan, TargetCheckup},
-        inspection::Inspection,
+        inspection::{Finding, Inspection},
     },
     report::{findings, schema},
+    snapshot::confirm::{Confirmed, looks},
     target::{error::Error as TargetError, fds::FdTarget, memory::ReadMemory as _, process::Process},
 };
+
+/// How long a process of an unknown Go is asked for its offsets.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Runs the command; the exit code says whether attach works here.
 ///
@@ -43,8 +48,9 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
     let mut exit = Exit::Good;
     let (target, plan_target) = match looked_at {
         None => (None, Some(TargetFacts::of_any_program())),
-        Some(Ok(Looked { pid, process, inspection })) => {
-            let checks = target::checks(&process, &inspection);
+        Some(Ok(Looked { pid, process, inspection, confirmed })) => {
+            let mut checks = target::checks(&process, &inspection);
+            checks.extend(confirmed);
             if checks.iter().any(|check| check.grade == Grade::Problem) {
                 exit = Exit::Target;
             }
@@ -96,6 +102,8 @@ struct Looked {
     pid: u32,
     process: ProcessFacts,
     inspection: Inspection,
+    /// What its memory says when nothing else tells the offsets.
+    confirmed: Option<Check>,
 }
 
 /// Reads a process as attach does, and attaches nothing.
@@ -110,7 +118,26 @@ fn look_at(pid: u32) -> Result<Looked, Failure> {
     let inspection = binary::inspect(&path, &reader)?;
     let elf = Outline::of(Box::new(reader))?.elf.ok();
     let facts = process_facts(&process, path, elf.as_ref())?;
-    Ok(Looked { pid, process: facts, inspection })
+    let is_unknown_go = inspection.attach.works && matches!(inspection.offsets, Finding::Not(_));
+    let confirmed = is_unknown_go.then(|| offsets(&process, &inspection.file)).transpose()?;
+    Ok(Looked { pid, process: facts, inspection, confirmed })
+}
+
+/// Whether the process's memory confirms offsets of another Go.
+fn offsets(process: &Process, name: &str) -> Result<Check, Failure> {
+    let binary = go_program::read_binary(process.executable(), name)?;
+    let check = match looks::look(process, &binary, &GoRuntime::of(&binary)?, PATIENCE) {
+        Ok(Confirmed { layout, .. }) => target::confirmed(&layout),
+        Err(error) if error.may_be_confirmed_later() => {
+            let failure = Failure::from(error);
+            Check::warning("offsets", failure.cause.to_string(), failure.hint)
+        }
+        Err(error) => {
+            let failure = Failure::from(error);
+            Check::problem("offsets", failure.cause.to_string(), failure.hint)
+        }
+    };
+    Ok(check)
 }
 
 fn process_facts(process: &Process, executable: String, elf: Option<&Elf>) -> Result<ProcessFacts, Failure> {

@@ -9,9 +9,15 @@ use crate::{
     exit::Exit,
     gobin::Error as GobinError,
     goruntime::binary::Error as RuntimeError,
+    snapshot::{
+        allgs::AllgsError,
+        confirm::{ConfirmError, looks},
+    },
     target::{cgroup::Error as CgroupError, error::Error as TargetError},
 };
 
+const UNKNOWN_GO: &str =
+    "build the program without -ldflags=-s, so that its DWARF tells, or with a released Go";
 const AS_ROOT: &str = "run it as root: sudo netpoll-probe …";
 
 /// What to do about a refusal: root is refused only what lies outside its container.
@@ -74,15 +80,31 @@ impl From<GobinError> for Failure {
     }
 }
 
+impl From<looks::Error> for Failure {
+    fn from(error: looks::Error) -> Self {
+        if error.may_be_confirmed_later() {
+            let hint = "give it some requests, and try again: an idle process does not show where its Go keeps things";
+            return Self::new(Exit::Target, error, hint);
+        }
+        match error {
+            looks::Error::Process(error)
+            | looks::Error::Confirm(ConfirmError::Allgs(AllgsError::Target(error))) => error.into(),
+            looks::Error::Runtime(error) => error.into(),
+            error => Self::new(Exit::Target, error, UNKNOWN_GO),
+        }
+    }
+}
+
 impl From<RuntimeError> for Failure {
     fn from(error: RuntimeError) -> Self {
         let hint = match &error {
             RuntimeError::Binary(_) => {
                 "attach to a running Go program: go version -m /proc/PID/exe says whether it is one"
             }
-            RuntimeError::Layout(_) => {
-                "build the program without -ldflags=-s, so that its DWARF tells, or with a released Go"
+            RuntimeError::Layout(error) if error.is_unknown_go() => {
+                "attach to it while it runs and has work: its memory may tell the offsets"
             }
+            RuntimeError::Layout(_) => UNKNOWN_GO,
             RuntimeError::NoFunction { .. } => "a program that never imports net or os has no network waits",
             _ => "please report it with: go version -m /proc/PID/exe",
         };

@@ -1,9 +1,10 @@
 //! An executable as a Go program: its binary, and what is known of the Go runtime in it. Processes of one executable share it.
 
-use std::{fs::File, os::unix::fs::MetadataExt as _, sync::Arc};
+use std::{fs::File, os::unix::fs::MetadataExt as _, sync::Arc, time::Duration};
 
 use netpoll_probe_common::config::{Config, labels};
 
+use super::tell;
 use crate::{
     bpf::plan::{Site, TargetFacts},
     error::Failure,
@@ -12,10 +13,15 @@ use crate::{
         binary::{Error as RuntimeError, GoRuntime},
         epoll_data::EpollData,
         globals::Global,
-        layout::Layout,
+        layout::{Layout, LayoutSource},
         sites,
     },
-    snapshot::{frames::BinaryFrames, unwind::FrameWord},
+    snapshot::{
+        confirm::{Confirmed, looks},
+        frames::BinaryFrames,
+        unwind::FrameWord,
+    },
+    target::process::Process,
 };
 
 /// From this minor version on, a goroutine's labels are a slice and no map (`runtime/pprof/label.go`).
@@ -54,6 +60,26 @@ pub(super) fn read_binary(file: &File, name: &str) -> Result<Arc<GoBinary>, Fail
     Ok(Arc::new(GoBinary::from_file(file, name)?))
 }
 
+/// Offsets of another release of Go that the process's memory confirms.
+fn confirmed_layout(
+    process: &Process,
+    binary: &Arc<GoBinary>,
+    runtime: &GoRuntime<'_>,
+    patience: Duration,
+) -> Result<Layout, Failure> {
+    let Confirmed { layout, findings } = looks::look(process, binary, runtime, patience)?;
+    if let LayoutSource::Confirmed(like) = layout.source {
+        let confirmed = findings.iter().filter(|finding| finding.is_confirmed()).count();
+        tell(&format!(
+            "the offsets of {} are not known; the memory of process {} confirms those of {like} ({confirmed} of {} facts)",
+            runtime.version(),
+            process.pid(),
+            findings.len()
+        ));
+    }
+    Ok(layout)
+}
+
 /// What tells this executable from others.
 pub(super) fn identity(binary: &GoBinary, file: &File) -> Result<Identity, Failure> {
     let path = || binary.name().into();
@@ -74,13 +100,23 @@ impl GoProgram {
     /// Finds out all that the probe must know, before anything is attached.
     ///
     /// `runtime_hooks`: also whether the runtime's own functions can be hooked, which takes a pass over the inline trees
-    /// of the whole binary.
+    /// of the whole binary. `running`: a process of it, and for how long its memory may be asked when no table has the
+    /// offsets.
     ///
     /// # Errors
     /// When the binary is none that can be probed.
-    pub(super) fn of(binary: Arc<GoBinary>, runtime_hooks: bool) -> Result<Self, Failure> {
+    pub(super) fn of(
+        binary: Arc<GoBinary>,
+        runtime_hooks: bool,
+        running: Option<(&Process, Duration)>,
+    ) -> Result<Self, Failure> {
         let runtime = GoRuntime::of(&binary)?;
-        let layout = runtime.layout()?;
+        let layout = match (runtime.layout(), running) {
+            (Err(error), Some((process, patience))) if error.is_unknown_go() => {
+                confirmed_layout(process, &binary, &runtime, patience)?
+            }
+            (layout, _) => layout?,
+        };
         let poll_wait = runtime.poll_wait_sites()?;
         let site = |site: &sites::Site| Site {
             name: format!("{}+{}", site.function, site.offset),

@@ -1,6 +1,6 @@
 //! Which processes a recording is of: who joins, who runs another program, who leaves.
 
-use std::{collections::HashSet, fs::File, path::Path, rc::Rc};
+use std::{collections::HashSet, fs::File, path::Path, rc::Rc, time::Duration};
 
 use super::{
     attached::{Attached, Exec},
@@ -9,6 +9,12 @@ use super::{
     tell,
 };
 use crate::{error::Failure, exit::Exit, gobin::Error as GobinError, target::process::Process};
+
+/// How long a process of an unknown Go is waited for until its memory confirms offsets.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same while others are recorded, whose records wait in the ring meanwhile.
+const PATIENCE_WHILE_RECORDING: Duration = Duration::from_millis(200);
 
 impl Recording {
     /// Attaches to processes that are selected and were not seen before.
@@ -31,7 +37,8 @@ impl Recording {
 
     fn join(&mut self, process: Process) -> Result<(), Failure> {
         let path = process.executable_path().to_owned();
-        let at = self.attached_to(process.executable(), &path)?;
+        let patience = if self.started_ns == 0 { PATIENCE } else { PATIENCE_WHILE_RECORDING };
+        let at = self.attached_to(process.executable(), &path, Some((&process, patience)))?;
         let Some(attached) = self.attached.get_mut(at) else { return Ok(()) };
         let joined = attached.join(process, &mut self.privileges)?.described().clone();
         self.targets.push(joined);
@@ -44,19 +51,25 @@ impl Recording {
             return Ok(());
         };
         let file = File::open(&path).map_err(|source| GobinError::Open { path: path.clone(), source })?;
-        let at = self.attached_to(&file, &path)?;
+        let at = self.attached_to(&file, &path, None)?;
         let Some(attached) = self.attached.get_mut(at) else { return Ok(()) };
         attached.expect(pid, &path, &mut self.privileges)
     }
 
-    /// Where the programs for an executable stand in `attached`; they are loaded if it is a new one.
-    fn attached_to(&mut self, file: &File, path: &Path) -> Result<usize, Failure> {
+    /// Where the programs for an executable stand in `attached`; they are loaded if it is a new one. `running`: a process of
+    /// it, whose memory may be asked for so long.
+    fn attached_to(
+        &mut self,
+        file: &File,
+        path: &Path,
+        running: Option<(&Process, Duration)>,
+    ) -> Result<usize, Failure> {
         let binary = go_program::read_binary(file, &path.display().to_string())?;
         let identity = go_program::identity(&binary, file)?;
         if let Some(at) = self.attached.iter().position(|attached| attached.identity == identity) {
             return Ok(at);
         }
-        let program = GoProgram::of(binary, self.attacher.wants_runtime_hooks())?;
+        let program = GoProgram::of(binary, self.attacher.wants_runtime_hooks(), running)?;
         self.attached.push(self.attacher.attach(Rc::new(program), identity)?);
         Ok(self.attached.len() - 1)
     }

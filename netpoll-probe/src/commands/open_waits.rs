@@ -26,8 +26,7 @@ use crate::{
 pub(super) fn put(session: &mut Session, process: &GoProcess, files: Vec<FileRecord>) -> Result<(), Failure> {
     let target = process.id();
     let waiting = process.waiting().unwrap_or_default();
-    let now = session.files()?.into_iter().filter(|file| file.tgid == target.tgid).collect();
-    let files = unchanged(files, now);
+    let files = unchanged(files, session.files_of(target)?);
     let start_ns = now_ns();
     let files: HashMap<i32, &FileRecord> = files.iter().map(|file| (file.file.fd, file)).collect();
     let mut slots: HashMap<u64, PollDescSlot> = HashMap::new();

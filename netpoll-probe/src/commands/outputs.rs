@@ -3,12 +3,13 @@
 use std::{
     fmt,
     fs::File,
-    io::{self, BufWriter, IsTerminal as _, Write},
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 
+use super::terminal;
 use crate::{
     cli::record::{FormatArg, GroupArg, RecordArgs},
     error::Failure,
@@ -66,8 +67,7 @@ impl Outputs {
         let options = Options {
             group_by: args.group_by.map(dimension),
             include_idle: args.idle,
-            color: colored(),
-            width: columns(),
+            ..terminal::options()
         };
         let mut outputs = Self { files: Vec::new(), streams: Vec::new(), stdout, options };
         if stdout == Format::Ndjson {
@@ -189,18 +189,4 @@ fn dimension(group: GroupArg) -> Dimension {
         GroupArg::Outcome => Dimension::Outcome,
         GroupArg::Phase => Dimension::Phase,
     }
-}
-
-/// Colors only on a terminal, and only for people who have not said no (no-color.org).
-fn colored() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-/// The terminal's width, or the default where there is none.
-fn columns() -> usize {
-    rustix::termios::tcgetwinsize(io::stdout())
-        .map(|size| usize::from(size.ws_col))
-        .ok()
-        .filter(|columns| *columns > 0)
-        .unwrap_or(Options::default().width)
 }

@@ -80,7 +80,8 @@ pub(super) struct Recording {
     filter: Filter,
     /// Of processes that have left, and of the stacks.
     pub(super) quality: Quality,
-    started_ns: u64,
+    /// 0 until all are attached to.
+    pub(super) started_ns: u64,
     failure: Option<Failure>,
 }
 

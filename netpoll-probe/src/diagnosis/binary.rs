@@ -90,13 +90,27 @@ fn of_go<'b>(binary: &'b GoBinary, executable: Finding<Executable>, mut build: B
         })
         .collect();
     build.cgo = runtime.as_ref().ok().map(|runtime| runtime.cgocallback().is_some());
-    let needed = [layout.as_ref().err(), poll_wait.as_ref().err()];
+    // Offsets that nothing tells may be asked of a process.
+    let candidates = match (&layout, &runtime) {
+        (Err(refusal), Ok(runtime)) if refusal.unknown_go => runtime.layout_candidates().unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let needed = [layout.as_ref().err().filter(|_| candidates.is_empty()), poll_wait.as_ref().err()];
     let attach = match needed.into_iter().flatten().next() {
         Some(refusal) => refused(&refusal.reason, refusal.hint.clone()),
         None => Verdict { works: true, reason: None, hint: None },
     };
     let runtime_sites = runtime_sites(site(GoRuntime::netpollblock_site), site(GoRuntime::netpollready_site));
-    let limits = if attach.works { limits(binary, &runtime_sites, &globals, build.cgo) } else { Vec::new() };
+    let mut limits =
+        if attach.works { limits(binary, &runtime_sites, &globals, build.cgo) } else { Vec::new() };
+    if let (true, Some(candidate), Err(refusal)) = (attach.works, candidates.first(), &layout) {
+        let limit = format!(
+            "{}: attach works if a process with some work confirms those of {} by its memory",
+            refusal.reason,
+            candidate.like()
+        );
+        limits.insert(0, limit);
+    }
     let poll_wait = poll_wait.map_err(|refusal| refusal.reason);
     Inspection {
         file: String::new(),
@@ -117,6 +131,7 @@ fn of_go<'b>(binary: &'b GoBinary, executable: Finding<Executable>, mut build: B
 struct Refusal {
     reason: String,
     hint: String,
+    unknown_go: bool,
 }
 
 /// Asks the runtime, if there is one to ask.
@@ -124,7 +139,11 @@ fn ask<'b, T>(
     runtime: &Result<GoRuntime<'b>, RuntimeError>,
     question: impl FnOnce(&GoRuntime<'b>) -> Result<T, RuntimeError>,
 ) -> Result<T, Refusal> {
-    let refusal = |error: &RuntimeError| Refusal { reason: error.to_string(), hint: hint_of_runtime(error) };
+    let refusal = |error: &RuntimeError| Refusal {
+        reason: error.to_string(),
+        hint: hint_of_runtime(error),
+        unknown_go: error.is_unknown_go(),
+    };
     match runtime {
         Ok(runtime) => question(runtime).map_err(|error| refusal(&error)),
         Err(error) => Err(refusal(error)),

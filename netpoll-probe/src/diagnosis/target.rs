@@ -1,7 +1,9 @@
 //! A running process: what was read of it → checks, and what the hook plan needs to know of it.
 
+use super::offsets;
 use crate::{
     bpf::plan::{Choice, Plan, Site, TargetFacts},
+    goruntime::layout::Layout,
     model::{
         checkup::{Check, Cost, Plan as PlanFindings, PlanClock},
         inspection::{Finding, Inspection, Site as SiteFinding},
@@ -71,6 +73,12 @@ fn executable(inspection: &Inspection) -> Check {
             hint.clone().unwrap_or_else(|| "attach to another process".to_owned()),
         ),
     }
+}
+
+/// That the process's memory confirmed offsets that nothing else tells.
+#[must_use]
+pub fn confirmed(layout: &Layout) -> Check {
+    Check::good("offsets", offsets::describe(layout).source)
 }
 
 fn mapped(process: &ProcessFacts) -> Check {

@@ -74,6 +74,14 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// As [`LayoutError::is_unknown_go`].
+    #[must_use]
+    pub fn is_unknown_go(&self) -> bool {
+        matches!(self, Self::Layout(error) if error.is_unknown_go())
+    }
+}
+
 /// The Go runtime in one binary. Everything is looked up when it is asked for; functions were found in one pass.
 #[derive(Debug)]
 pub struct GoRuntime<'b> {

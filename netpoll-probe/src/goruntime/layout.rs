@@ -108,6 +108,14 @@ pub enum LayoutError {
     },
 }
 
+impl LayoutError {
+    /// Whether nothing is known of this Go, so that the memory of a process may tell.
+    #[must_use]
+    pub fn is_unknown_go(&self) -> bool {
+        matches!(self, Self::UnknownVersion { .. } | Self::UnknownExperiment { .. })
+    }
+}
+
 /// Whether anything is known of this minor version. Of a newer one, constants and epoll events have to be looked at in the binary.
 #[must_use]
 pub fn is_known_minor(release: Release) -> bool {

@@ -10,8 +10,8 @@
 //! confirmed by `pd.rg` or `pd.wg` being this g. `/proc/PID/fdinfo` of the epoll fd would tell too, but reading it makes the
 //! target's own epoll_wait stand still.
 //!
-//! Everything here is a function of memory, frame sizes and layout, so that tests run it over bytes. Stacks move, so
-//! no stack address leaves this module.
+//! Everything here but [`confirm::looks`] is a function of memory, frame sizes and layout, so that tests run it over bytes. Stacks
+//! move, so no stack address leaves this module.
 #![forbid(unsafe_code)]
 
 pub mod allgs;

@@ -125,8 +125,7 @@ impl Process {
     /// # Errors
     /// [`Error::Exited`] or [`Error::Io`], as every method here that reads `/proc`.
     pub fn comm(&self) -> Result<String, Error> {
-        let bytes = self.read_proc("comm")?;
-        Ok(String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned())
+        Ok(comm_text(&self.read_proc("comm")?))
     }
 
     /// The command line's arguments; empty for a process that erased them.
@@ -148,8 +147,7 @@ impl Process {
     /// As [`Self::comm`]; [`Error::Malformed`] when the kernel has no `NSpid`.
     pub fn namespace_pids(&self) -> Result<Vec<u32>, Error> {
         let bytes = self.read_proc("status")?;
-        status_field(&String::from_utf8_lossy(&bytes), "NSpid")
-            .and_then(|pids| pids.split_ascii_whitespace().map(|pid| pid.parse().ok()).collect())
+        namespace_pids_in(&String::from_utf8_lossy(&bytes))
             .ok_or_else(|| self.malformed("status", "no NSpid line"))
     }
 
@@ -170,6 +168,18 @@ impl Process {
     /// As [`Self::comm`].
     pub fn threads(&self) -> Result<Vec<u32>, Error> {
         self.read_numbers("task", "threads")
+    }
+
+    /// The ids of its threads as it sees them itself, in its own PID namespace. Those that end meanwhile may be missing.
+    ///
+    /// # Errors
+    /// As [`Self::comm`].
+    pub fn own_threads(&self) -> Result<Vec<u32>, Error> {
+        let threads = self.threads()?;
+        if self.namespace_pids()?.len() == 1 {
+            return Ok(threads);
+        }
+        Ok(threads.into_iter().filter_map(|thread| namespace_pids_of(thread).last().copied()).collect())
     }
 
     /// What each of its fds refers to. Fds opened or closed meanwhile may be missing. One readlink an fd.
@@ -303,8 +313,7 @@ pub fn all() -> impl Iterator<Item = u32> {
 /// The name of a process, as the kernel has it; `None`: it has ended.
 #[must_use]
 pub fn comm_of(pid: u32) -> Option<String> {
-    let bytes = fs::read(proc_path(pid, "comm")).ok()?;
-    Some(String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned())
+    Some(comm_text(&fs::read(proc_path(pid, "comm")).ok()?))
 }
 
 /// Device and inode of the executable that a process runs now; `None`: it has ended, or may not be looked at.
@@ -318,8 +327,7 @@ pub fn executable_of(pid: u32) -> Option<(u64, u64)> {
 #[must_use]
 pub fn namespace_pids_of(pid: u32) -> Vec<u32> {
     let status = fs::read_to_string(proc_path(pid, "status")).unwrap_or_default();
-    let pids = status_field(&status, "NSpid").unwrap_or_default();
-    pids.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    namespace_pids_in(&status).unwrap_or_default()
 }
 
 /// Whether the process of a pidfd has exited (pidfd_open(2): it then polls readable).
@@ -342,6 +350,16 @@ fn proc_error(pid: u32, what: &'static str, path: &Path, source: io::Error) -> E
 
 fn thread_group_of(tid: u32) -> Option<u32> {
     status_field(&fs::read_to_string(proc_path(tid, "status")).ok()?, "Tgid")?.parse().ok()
+}
+
+/// What `/proc/PID/comm` holds.
+fn comm_text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned()
+}
+
+/// The pids in the `NSpid` line of `/proc/PID/status`.
+fn namespace_pids_in(status: &str) -> Option<Vec<u32>> {
+    status_field(status, "NSpid")?.split_ascii_whitespace().map(|pid| pid.parse().ok()).collect()
 }
 
 /// A field of `/proc/PID/status`: `name:<tab>value`.

@@ -42,6 +42,14 @@ pub struct Finding {
     pub verdict: Verdict,
 }
 
+impl Finding {
+    /// Whether the fact was seen to hold.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        matches!(self.verdict, Verdict::Confirmed { .. })
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { field, offset, fact, verdict, .. } = self;

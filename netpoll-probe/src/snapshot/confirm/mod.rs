@@ -9,11 +9,12 @@
 //! - An M's g0 points back to it, its thread is one of the process, the P that it holds points back ([`scheduler`]).
 //!
 //! `/proc/PID/fdinfo` would tell more, but reading it makes the process's own epoll_wait stand still. What could not be seen is
-//! not believed: an idle process may have to be looked at again when it has work.
+//! not believed: an idle process may have to be looked at again when it has work ([`looks`]).
 #![forbid(unsafe_code)]
 
 mod evidence;
 mod goroutines;
+pub mod looks;
 mod polls;
 mod scheduler;
 #[cfg(test)]
@@ -65,47 +66,43 @@ pub struct Confirmed {
     pub findings: Vec<Finding>,
 }
 
-/// Why no candidate is trusted.
+/// Why a candidate is not trusted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfirmError {
     /// The goroutines cannot be read.
     #[error(transparent)]
     Allgs(#[from] AllgsError),
-    /// No candidate was confirmed.
+    /// The memory does not confirm it.
     #[error(transparent)]
     Refused(#[from] Refused),
 }
 
-/// No candidate was confirmed.
+/// A candidate was not confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The binary's Go version.
     pub version: String,
-    /// The release that came nearest, and what speaks against its offsets: the contradictions, or if there are none what is required and
-    /// could not be seen.
-    pub nearest: Option<(Release, Vec<Finding>)>,
+    /// The release that the offsets are of.
+    pub like: Release,
+    /// What speaks against them: the contradictions, or if there are none what is required and could not be seen.
+    pub against: Vec<Finding>,
 }
 
 impl Refused {
-    /// Whether nothing spoke against the nearest candidate, so that another look may confirm it, when the process has work.
+    /// Whether nothing spoke against the candidate, so that another look may confirm it, when the process has work.
     #[must_use]
     pub fn may_be_confirmed_later(&self) -> bool {
-        self.nearest
-            .as_ref()
-            .is_some_and(|(_, against)| against.iter().all(|finding| finding.verdict == Verdict::Unconfirmed))
+        self.against.iter().all(|finding| finding.verdict == Verdict::Unconfirmed)
     }
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some((like, against)) = &self.nearest else {
-            return write!(f, "no offsets to try for {}", self.version);
-        };
+        let Self { version, like, against } = self;
         write!(
             f,
-            "the offsets of {} are not known, and those of {like} are not confirmed by its memory: ",
-            self.version
+            "the offsets of {version} are not known, and those of {like} are not confirmed by its memory: "
         )?;
         for (index, finding) in against.iter().enumerate() {
             let separator = if index == 0 { "" } else { "; " };
@@ -117,33 +114,20 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Confirms one of the candidates, tried in their order.
+/// Confirms a candidate by one look at the memory.
 ///
 /// # Errors
 /// [`ConfirmError::Refused`], which says what speaks against each offset; [`ConfirmError::Allgs`].
 pub fn confirm<M: ReadMemory, F: FrameTable>(
-    candidates: Vec<Candidate>,
+    candidate: &Candidate,
     target: &Target<'_, M, F>,
 ) -> Result<Confirmed, ConfirmError> {
-    let mut refused = Refused { version: String::new(), nearest: None };
-    for candidate in candidates {
-        let findings = examine(candidate.offsets(), &candidate, target)?;
-        let against = against(&findings);
-        if against.is_empty() {
-            return Ok(Confirmed { layout: candidate.confirmed(), findings });
-        }
-        candidate.version().clone_into(&mut refused.version);
-        let is_nearer = refused.nearest.as_ref().is_none_or(|(_, nearest)| {
-            let contradictions = |findings: &[Finding]| {
-                findings.iter().filter(|finding| finding.verdict != Verdict::Unconfirmed).count()
-            };
-            contradictions(&against) < contradictions(nearest)
-        });
-        if is_nearer {
-            refused.nearest = Some((candidate.like(), against));
-        }
+    let findings = examine(candidate.offsets(), candidate, target)?;
+    let against = against(&findings);
+    if against.is_empty() {
+        return Ok(Confirmed { layout: candidate.clone().confirmed(), findings });
     }
-    Err(refused.into())
+    Err(Refused { version: candidate.version().to_owned(), like: candidate.like(), against }.into())
 }
 
 /// What the memory says of each offset.
@@ -169,10 +153,7 @@ fn against(findings: &[Finding]) -> Vec<Finding> {
     if !contradicted.is_empty() {
         return contradicted;
     }
-    let is_confirmed = |field: &str| {
-        findings
-            .iter()
-            .any(|finding| finding.field == field && matches!(finding.verdict, Verdict::Confirmed { .. }))
-    };
+    let is_confirmed =
+        |field: &str| findings.iter().any(|finding| finding.field == field && finding.is_confirmed());
     findings.iter().filter(|finding| finding.required && !is_confirmed(finding.field)).cloned().collect()
 }
