@@ -39,11 +39,13 @@ pub enum Counter {
     ReadEpollItem,
     /// Execs of a target that were not told: the ring buffer was full.
     RingFullExec,
+    /// Calls of the C library's resolver that were not told: the ring buffer was full.
+    RingFullResolve,
 }
 
 impl Counter {
     /// All counters, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::RingFullWait,
         Self::RingFullStack,
         Self::RingFullUnixName,
@@ -61,6 +63,7 @@ impl Counter {
         Self::ReadLabels,
         Self::ReadEpollItem,
         Self::RingFullExec,
+        Self::RingFullResolve,
     ];
 
     /// The name that reports use.
@@ -84,6 +87,7 @@ impl Counter {
             Self::ReadLabels => "read_labels",
             Self::ReadEpollItem => "read_epoll_item",
             Self::RingFullExec => "ring_full_exec",
+            Self::RingFullResolve => "ring_full_resolve",
         }
     }
 

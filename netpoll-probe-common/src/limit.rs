@@ -52,6 +52,9 @@ pub const LABEL_VALUE_BYTES: usize = 64;
 /// Threads of the target whose `epoll_pwait` or waking is remembered.
 pub const THREADS: u32 = 1 << 14;
 
+/// Goroutines that are in the C library's resolver at once. Go lets 500 threads be there (`net/net.go`, `concurrentThreadsLimit`).
+pub const RESOLVES: u32 = 1 << 12;
+
 /// Processes that one session can have as targets; their index has to fit above an address of 48 bits.
 pub const TARGETS: u32 = 1 << 12;
 

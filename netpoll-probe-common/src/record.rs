@@ -19,6 +19,8 @@ pub mod kind {
     pub const LABELS: u16 = 5;
     /// [`super::ExecRecord`]
     pub const EXEC: u16 = 6;
+    /// [`super::ResolveRecord`]
+    pub const RESOLVE: u16 = 7;
 }
 
 /// How a wait ended.
@@ -264,6 +266,24 @@ pub struct ExecRecord {
     /// 1: the thread that did it is the process's first. 0: it was another, which took the first one's id; probes that the
     /// kernel keeps for the first one are gone.
     pub by_first_thread: u64,
+}
+
+/// A call into the C library's resolver ended: it blocks a thread, past the netpoller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+pub struct ResolveRecord {
+    /// What kind of record.
+    pub header: Header,
+    /// The goroutine's id.
+    pub goid: u64,
+    /// The goroutine enters C, CLOCK_MONOTONIC ns.
+    pub start_ns: u64,
+    /// It is back.
+    pub end_ns: u64,
 }
 
 /// One process, as the iterator over tasks writes it (not a record of the ring).

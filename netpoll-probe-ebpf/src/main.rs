@@ -8,6 +8,7 @@
 //! | `poll_entry`, `poll_exit` | tracepoints, `epoll_pwait` | [`poll`] |
 //! | `callback_fentry`, `callback_kprobe` | `ep_poll_callback` | [`ready::callback`] |
 //! | `data_ready`, `state_change`, `reset`, `segment`, `waking` | BTF tracepoints, where the callback cannot be hooked | [`ready`] |
+//! | `resolve_start`, `resolve_end` | uprobes, the call of `runtime.cgocall` in `net._C2func_getaddrinfo` and its like, and the jump after it | [`resolver`] |
 //! | `exec` | BTF tracepoint `sched_process_exec` | [`exec::exec`] |
 //! | `files`, `tasks` | iterators over the files of tasks and over tasks, at attach | [`files`], [`tasks`] |
 #![no_std]
@@ -24,6 +25,7 @@ mod poll;
 mod read;
 mod ready;
 mod regs;
+mod resolver;
 mod scratch;
 mod stack;
 mod target;
@@ -56,6 +58,20 @@ pub fn wait_end(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn netpollready(ctx: ProbeContext) -> u32 {
     poll::netpollready(&ctx);
+    0
+}
+
+/// The call of `runtime.cgocall` in what cmd/cgo makes of `C.getaddrinfo` (Go, `_cgo_gotypes.go`).
+#[uprobe]
+pub fn resolve_start(ctx: ProbeContext) -> u32 {
+    resolver::start(&ctx);
+    0
+}
+
+/// The first jump after it.
+#[uprobe]
+pub fn resolve_end(ctx: ProbeContext) -> u32 {
+    resolver::end(&ctx);
     0
 }
 

@@ -8,8 +8,9 @@ use aya_ebpf::{
 use netpoll_probe_common::{
     counter::Counter,
     limit::{
-        LABEL_SETS, LABELS, POLL_SCRATCH_BYTES, RING_BYTES, SLOTS as SLOT_COUNT, SOCKETS as SOCKET_COUNT,
-        STACK_FRAMES, STACKS, TARGETS as TARGET_COUNT, THREADS as THREAD_COUNT, UNIX_NAMES,
+        LABEL_SETS, LABELS, POLL_SCRATCH_BYTES, RESOLVES as RESOLVE_COUNT, RING_BYTES, SLOTS as SLOT_COUNT,
+        SOCKETS as SOCKET_COUNT, STACK_FRAMES, STACKS, TARGETS as TARGET_COUNT, THREADS as THREAD_COUNT,
+        UNIX_NAMES,
     },
     record::Label,
     slot::{PollDescSlot, ThreadSlot},
@@ -53,6 +54,10 @@ pub static UNIX_NAMES_SEEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(
 /// Thread id → its `epoll_pwait`. Threads of the target only.
 #[map]
 pub static THREADS: LruHashMap<u32, ThreadSlot> = LruHashMap::with_max_entries(THREAD_COUNT, 0);
+
+/// `runtime.g` ([`slot_key`](netpoll_probe_common::slot::slot_key)) → when it entered the C library's resolver, ns.
+#[map]
+pub static RESOLVES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(RESOLVE_COUNT, 0);
 
 /// By target: the entry, in ns, of its last `epoll_pwait` that returned all that was ready.
 #[map]

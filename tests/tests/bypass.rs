@@ -40,6 +40,40 @@ fn blocking_sockets_and_event_loops_are_named() {
     assert!(told.contains("2 blocking sockets") && told.contains("1 epoll instance "), "{told}");
 }
 
+/// Lookups by the C library block threads: they are counted, and timed.
+#[test]
+fn calls_of_the_c_resolver_are_named() {
+    /// In namespaces of its own, with its own DNS server, which thinks for 100 ms.
+    const OWN_RESOLVER: &str = "ip link set lo up && mount --bind \"$1\" /etc/resolv.conf && exec \"$2\"";
+    let _turn = live::turn();
+    probe::require_root().unwrap();
+    let program = GoProgram { cgo: true, ..GoProgram::new("resolver") }.build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let resolv_conf = folder.path().join("resolv.conf");
+    std::fs::write(&resolv_conf, "nameserver 127.0.0.1\n").unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--mount", "--", "sh", "-c", OWN_RESOLVER, "sh"]).arg(&resolv_conf).arg(program);
+    command.env("GODEBUG", "netdns=cgo");
+    let mut resolver = Process::spawn(&mut command, Follow::Stdout).unwrap();
+    resolver.wait_for_line("READY", TIMEOUT).unwrap();
+    let recording = Recording::start(&probe::executable().unwrap(), resolver.id(), &[], TIMEOUT).unwrap();
+    resolver.tell("8").unwrap();
+    let done = resolver.wait_for_line("DONE", TIMEOUT).unwrap();
+    let recorded = recording.stop(TIMEOUT).unwrap();
+
+    let truth: Vec<u64> = done.split(' ').skip(1).map(|ns| ns.parse().unwrap()).collect();
+    let bypasses = recorded.summary["quality"]["bypasses"].as_array().unwrap();
+    let calls = bypasses.iter().find(|bypass| bypass["kind"] == "c_resolver").unwrap();
+    assert_eq!(calls["count"], json!(8), "{calls}");
+    // The program's own times begin before the calls and end after them.
+    for (field, truth_ns) in [("blocked_ns", truth[0]), ("longest_ns", truth[1])] {
+        let told_ns = calls[field].as_u64().unwrap();
+        assert!(told_ns <= truth_ns && told_ns * 10 > truth_ns * 9, "{field}: {told_ns}, truth {truth_ns}");
+    }
+    let told = recorded.finished.stdout.replace("\n          ", " ");
+    assert!(told.contains("8 calls of the C library's resolver ("), "{told}");
+}
+
 /// The truth program has nothing of the kind.
 #[test]
 fn an_ordinary_program_has_none() {

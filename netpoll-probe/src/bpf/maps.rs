@@ -14,6 +14,9 @@ type HashMapOf<'a, K, V> = aya::maps::HashMap<&'a mut MapData, K, V>;
 /// The states of pollDescs.
 const SLOTS: &str = "SLOTS";
 
+/// The calls of the C library's resolver.
+const RESOLVES: &str = "RESOLVES";
+
 /// `[u8; N]` stands in for the map values: aya's `Pod` cannot be implemented for another crate's types.
 type SlotBytes = [u8; size_of::<PollDescSlot>()];
 
@@ -97,6 +100,16 @@ impl Session {
             }
         }
         Ok(all)
+    }
+
+    /// The goroutines that are in the C library's resolver: [`slot_key`](netpoll_probe_common::slot::slot_key) of their g, and
+    /// since when, CLOCK_MONOTONIC ns.
+    ///
+    /// # Errors
+    /// When the map refuses.
+    pub fn resolving(&mut self) -> Result<Vec<(u64, u64)>, SessionError> {
+        let resolving = self.hash_map::<u64, u64>(RESOLVES)?;
+        resolving.iter().map(|entry| entry.map_err(failed(RESOLVES))).collect()
     }
 
     fn hash_map<K: Pod, V: Pod>(&mut self, name: &'static str) -> Result<HashMapOf<'_, K, V>, SessionError> {

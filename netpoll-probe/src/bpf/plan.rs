@@ -50,6 +50,8 @@ pub struct TargetFacts {
     pub netpollblock: Result<Site, String>,
     /// At the start of `netpollready`.
     pub netpollready: Result<Site, String>,
+    /// Before and after each call of the C library's resolver.
+    pub resolver: Vec<(Site, Site)>,
 }
 
 impl TargetFacts {
@@ -66,6 +68,7 @@ impl TargetFacts {
             wait_end: site("internal/poll.runtime_pollWait, after netpollblock returned"),
             netpollblock: Err("each binary says for itself whether it is inlined".to_owned()),
             netpollready: Err("each binary says for itself whether it is inlined".to_owned()),
+            resolver: Vec::new(),
         }
     }
 }
@@ -147,6 +150,8 @@ pub struct Plan {
     pub why: String,
     /// One choice for each clock, in the order of time.
     pub choices: Vec<Choice>,
+    /// Hooks that belong to no clock: the calls of the C library's resolver, which wait past the netpoller.
+    pub besides: Vec<Hook>,
 }
 
 /// Why there is no plan.
@@ -213,6 +218,7 @@ pub fn make(
                 },
                 end,
             ],
+            besides: resolver(target),
         });
     }
     if !kernel.syscall_tracepoints {
@@ -243,7 +249,16 @@ pub fn make(
             },
             end,
         ],
+        besides: resolver(target),
     })
+}
+
+fn resolver(target: &TargetFacts) -> Vec<Hook> {
+    let hooks = |(start, end): &(Site, Site)| {
+        [("resolve_start", start), ("resolve_end", end)]
+            .map(|(program, site)| Hook::Uprobe { program, site: site.clone() })
+    };
+    target.resolver.iter().flat_map(hooks).collect()
 }
 
 fn kernel_ready(asked: ReadyHooks, kernel: &KernelFacts) -> Result<Choice, NoPlan> {
@@ -309,9 +324,9 @@ fn stand_ins(kernel: &KernelFacts, why: &str) -> Choice {
 }
 
 impl Plan {
-    /// All hooks of all clocks.
-    pub fn hooks(&self) -> impl Iterator<Item = &Hook> {
-        self.choices.iter().flat_map(|choice| &choice.hooks)
+    /// All hooks, in the order of time.
+    pub fn hooks(&self) -> impl DoubleEndedIterator<Item = &Hook> {
+        self.choices.iter().flat_map(|choice| &choice.hooks).chain(&self.besides)
     }
 
     /// Whether sockets must be found by their `struct sock`.
@@ -366,6 +381,7 @@ mod tests {
             wait_end: site("internal/poll.runtime_pollWait+135"),
             netpollblock: Ok(site("runtime.netpollblock+10")),
             netpollready: Err("netpollready is inlined into netpoll".into()),
+            resolver: Vec::new(),
         }
     }
 

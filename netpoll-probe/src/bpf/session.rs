@@ -124,11 +124,14 @@ impl Session {
             .override_global(aya_log::LEVEL, &log_level, true)
             .load(object::BYTES)?;
         let mut uprobes = Vec::new();
-        for hook in plan.choices.iter().rev().flat_map(|choice| &choice.hooks) {
+        for hook in plan.hooks().rev() {
             if let Hook::Uprobe { program, site } = hook {
                 let probe: &mut UProbe =
                     program_of(&mut ebpf, program)?.map_err(|source| failed(hook, source))?;
-                probe.load().map_err(|source| failed(hook, source))?;
+                // Loaded once, however many sites it has.
+                if uprobes.iter().all(|(loaded, _)| loaded != program) {
+                    probe.load().map_err(|source| failed(hook, source))?;
+                }
                 uprobes.push((*program, site.clone()));
             } else {
                 attach_one(&mut ebpf, &btf, hook)?;

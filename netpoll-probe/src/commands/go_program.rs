@@ -132,6 +132,13 @@ impl GoProgram {
             wait_end: site(&poll_wait.end),
             netpollblock: optional(runtime_hooks.then(|| runtime.netpollblock_site())),
             netpollready: optional(runtime_hooks.then(|| runtime.netpollready_site())),
+            // Without them its calls are not counted; inspect says why.
+            resolver: runtime
+                .resolver_sites()
+                .unwrap_or_default()
+                .iter()
+                .map(|call| (site(&call.start), site(&call.end)))
+                .collect(),
         };
         Ok(Self {
             layout,
@@ -162,6 +169,11 @@ impl GoProgram {
     /// The path of its main module.
     pub(super) fn module(&self) -> Option<String> {
         self.binary.build_info().and_then(|info| info.module_path.clone())
+    }
+
+    /// The modules that it was built with: path and version.
+    pub(super) fn modules(&self) -> &[(String, String)] {
+        self.binary.build_info().map(|info| info.dependencies.as_slice()).unwrap_or_default()
     }
 
     /// The eBPF programs' configuration, as far as it is the executable's.

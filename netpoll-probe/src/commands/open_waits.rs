@@ -103,6 +103,11 @@ pub(super) fn at_end(
     for member in members.values_mut() {
         bypasses.extend(past_the_netpoller(member, &all_files));
     }
+    for (key, start_ns) in session.resolving()? {
+        if let Some(member) = members.get_mut(&of_slot_key(key).1) {
+            member.correlator.resolve(start_ns, end_ns);
+        }
+    }
     let parked: HashMap<(u64, u64), &Goroutine> = waiting
         .iter()
         .flat_map(|(index, goroutines)| goroutines.iter().map(move |goroutine| (*index, goroutine)))
@@ -144,6 +149,7 @@ fn past_the_netpoller(member: &mut Member, files: &[FileRecord]) -> impl Iterato
     let (pid, tgid) = (process.pid(), process.id().tgid);
     let own: Vec<FileRecord> = files.iter().filter(|file| file.tgid == tgid).copied().collect();
     let epolls: Vec<i32> = bypass::anonymous(&own).filter(|fd| process.is_epoll(*fd)).collect();
+    let modules = process.program().modules();
     let blocking = bypass::blocking_sockets(pid, &own, |file| correlator.endpoint_of(file));
-    blocking.into_iter().chain(bypass::own_epolls(pid, &epolls, process.epoll_fd()))
+    blocking.into_iter().chain(bypass::own_epolls(pid, &epolls, process.epoll_fd(), modules))
 }

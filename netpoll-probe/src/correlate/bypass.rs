@@ -5,7 +5,7 @@ use std::sync::Arc;
 use netpoll_probe_common::record::FileRecord;
 
 use crate::model::{
-    bypass::{Bypass, BypassFd, BypassKind},
+    bypass::{Bypass, BypassFd, BypassKind, event_loops},
     wait::Endpoint,
 };
 
@@ -33,14 +33,21 @@ pub fn blocking_sockets(
     Bypass::of(pid, BypassKind::BlockingSocket, named)
 }
 
-/// The epoll instances that are not the netpoller's, if any. `epolls` are all of the process.
-pub fn own_epolls(pid: u32, epolls: &[i32], netpoller: Option<i32>) -> Option<Bypass> {
+/// The epoll instances that are not the netpoller's, if any. `epolls` are all of the process, `modules` those of its program.
+pub fn own_epolls(
+    pid: u32,
+    epolls: &[i32],
+    netpoller: Option<i32>,
+    modules: &[(String, String)],
+) -> Option<Bypass> {
     // When it is not known which one is the netpoller's, one more than it is another.
     let mut others: Vec<i32> = epolls.iter().copied().filter(|fd| Some(*fd) != netpoller).collect();
     if netpoller.is_none() && !others.is_empty() {
         others.remove(0);
     }
-    Bypass::of(pid, BypassKind::OwnEpoll, others.into_iter().map(|fd| BypassFd { fd, peer: None }))
+    let others = others.into_iter().map(|fd| BypassFd { fd, peer: None });
+    let bypass = Bypass::of(pid, BypassKind::OwnEpoll, others)?;
+    Some(Bypass { modules: event_loops(modules), ..bypass })
 }
 
 /// The fds of files that have no inode of their own, which epoll instances are among.
@@ -84,13 +91,13 @@ mod tests {
 
     #[test]
     fn the_netpoller_has_one_epoll_instance() {
-        assert_eq!(own_epolls(4, &[3], Some(3)), None);
-        assert_eq!(own_epolls(4, &[3], None), None);
-        assert_eq!(own_epolls(4, &[], None), None);
-        assert_eq!(own_epolls(4, &[3, 9, 12], Some(9)).unwrap().count, 2);
-        assert_eq!(own_epolls(4, &[3, 9], None).unwrap().count, 1);
+        assert_eq!(own_epolls(4, &[3], Some(3), &[]), None);
+        assert_eq!(own_epolls(4, &[3], None, &[]), None);
+        assert_eq!(own_epolls(4, &[], None, &[]), None);
+        assert_eq!(own_epolls(4, &[3, 9, 12], Some(9), &[]).unwrap().count, 2);
+        assert_eq!(own_epolls(4, &[3, 9], None, &[]).unwrap().count, 1);
         let many: Vec<i32> = (0..100).collect();
-        let bypass = own_epolls(4, &many, Some(0)).unwrap();
+        let bypass = own_epolls(4, &many, Some(0), &[]).unwrap();
         assert_eq!((bypass.count, bypass.fds.len()), (99, 8));
     }
 }

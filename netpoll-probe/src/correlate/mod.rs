@@ -26,6 +26,7 @@ use netpoll_probe_common::{
 use crate::{
     event::Event,
     model::{
+        bypass::Bypass,
         quality::Quality,
         wait::{Endpoint, Mode, Outcome, Poller, Role, Wait},
     },
@@ -90,6 +91,8 @@ pub struct Correlator {
     /// Stacks of waits that were open when the recording ended, and have ended since: by pollDesc, g and start.
     late_stacks: HashMap<(u64, u64, u64), Arc<[u64]>>,
     until_ns: u64,
+    /// Calls of the C library's resolver.
+    resolver: Option<Bypass>,
     quality: Quality,
 }
 
@@ -108,6 +111,7 @@ impl Correlator {
             newest_ns: 0,
             late_stacks: HashMap::new(),
             until_ns: u64::MAX,
+            resolver: None,
             quality: Quality::default(),
         }
     }
@@ -137,8 +141,17 @@ impl Correlator {
                 self.labels.insert(record.hash, labels::of(&record));
             }
             Event::Spurious(record) => self.spurious(&record),
+            Event::Resolve(record) => self.resolve(record.start_ns, record.end_ns),
             // What follows is of another program, and for another correlator.
             Event::Exec(_) => {}
+        }
+    }
+
+    /// A call of the C library's resolver; one that is not back yet ends with the recording.
+    pub fn resolve(&mut self, start_ns: u64, end_ns: u64) {
+        if start_ns < self.until_ns {
+            let call_ns = end_ns.min(self.until_ns).saturating_sub(start_ns);
+            self.resolver.get_or_insert_with(|| Bypass::of_resolver(self.pid)).add_call(call_ns);
         }
     }
 
@@ -192,6 +205,7 @@ impl Correlator {
     #[must_use]
     pub fn quality(&self, counters: &[(Counter, u64)]) -> Quality {
         let mut quality = self.quality.clone();
+        quality.bypasses.extend(self.resolver.clone());
         for (counter, count) in counters.iter().filter(|(_, count)| *count > 0) {
             let table = match counter {
                 Counter::EndWithoutStart | Counter::StartWithoutEnd => &mut quality.unmatched,

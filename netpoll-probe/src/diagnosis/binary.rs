@@ -9,11 +9,15 @@ use crate::{
         binary::{Error as RuntimeError, GoRuntime},
         globals::Global,
         layout::LayoutError,
+        resolver::ResolverSites,
         sites::{self, PollWaitSites},
     },
-    model::inspection::{
-        Build, Executable, Finding, Global as GlobalFinding, Inspection, Instruction, Offsets, Place, Site,
-        Tables, Verdict,
+    model::{
+        bypass::event_loops,
+        inspection::{
+            Build, Executable, Finding, Global as GlobalFinding, Inspection, Instruction, Offsets, Place,
+            Site, Tables, Verdict,
+        },
     },
 };
 
@@ -101,8 +105,12 @@ fn of_go<'b>(binary: &'b GoBinary, executable: Finding<Executable>, mut build: B
         None => Verdict { works: true, reason: None, hint: None },
     };
     let runtime_sites = runtime_sites(site(GoRuntime::netpollblock_site), site(GoRuntime::netpollready_site));
+    let resolver = ask(&runtime, GoRuntime::resolver_sites);
     let mut limits =
         if attach.works { limits(binary, &runtime_sites, &globals, build.cgo) } else { Vec::new() };
+    if let (true, Err(refusal)) = (attach.works, &resolver) {
+        limits.push(format!("calls of the C library's resolver are not counted: {}", refusal.reason));
+    }
     if let (true, Some(candidate), Err(refusal)) = (attach.works, candidates.first(), &layout) {
         let limit = format!(
             "{}: attach works if a process with some work confirms those of {} by its memory",
@@ -120,7 +128,11 @@ fn of_go<'b>(binary: &'b GoBinary, executable: Finding<Executable>, mut build: B
         executable,
         build,
         tables: Finding::Found(tables(binary)),
-        sites: poll_wait_sites(&poll_wait).into_iter().chain(runtime_sites).collect(),
+        sites: poll_wait_sites(&poll_wait)
+            .into_iter()
+            .chain(runtime_sites)
+            .chain(resolver.unwrap_or_default().iter().flat_map(resolver_sites))
+            .collect(),
         offsets: offsets_of(layout),
         globals,
     }
@@ -210,8 +222,14 @@ fn limits(
             "stacks name the functions that hold the code only, not the calls inlined there".to_owned(),
         );
     }
+    let modules = binary.build_info().map(|info| info.dependencies.as_slice()).unwrap_or_default();
+    for module in event_loops(modules) {
+        limits.push(format!("waits in the event loop of {module} are not seen, if the program uses it"));
+    }
     if cgo == Some(true) {
-        limits.push("waits inside C code, such as the C library's resolver, are not seen".to_owned());
+        limits.push(
+            "waits inside C code are not seen; calls of the C library's resolver are counted".to_owned(),
+        );
     }
     limits
 }
@@ -253,6 +271,15 @@ fn runtime_sites(netpollblock: Finding<Instruction>, netpollready: Finding<Instr
         Site { purpose: "netpollblock, for --hooks runtime", needed: false, instruction: netpollblock },
         Site { purpose: "netpollready, for --hooks runtime", needed: false, instruction: netpollready },
     ]
+}
+
+/// Those around a call of the C library's resolver.
+fn resolver_sites(call: &ResolverSites) -> [Site; 2] {
+    [("C resolver call", &call.start), ("C resolver return", &call.end)].map(|(purpose, site)| Site {
+        purpose,
+        needed: false,
+        instruction: Finding::Found(instruction(site)),
+    })
 }
 
 fn instruction(site: &sites::Site) -> Instruction {

@@ -160,13 +160,19 @@ pub fn facts_for_plan(inspection: &Inspection) -> Option<TargetFacts> {
         }),
         Finding::Not(reason) => Err(reason.clone()),
     };
-    let [start, end, netpollblock, netpollready] = inspection.sites.as_slice() else { return None };
+    let [start, end, netpollblock, netpollready, resolver @ ..] = inspection.sites.as_slice() else {
+        return None;
+    };
     inspection.attach.works.then_some(())?;
     Some(TargetFacts {
         wait_start: site(start).ok()?,
         wait_end: site(end).ok()?,
         netpollblock: site(netpollblock),
         netpollready: site(netpollready),
+        resolver: resolver
+            .chunks_exact(2)
+            .filter_map(|call| Some((site(call.first()?).ok()?, site(call.last()?).ok()?)))
+            .collect(),
     })
 }
 

@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use netpoll_probe_common::record::{
-    ExecRecord, Header, LabelsRecord, SpuriousRecord, StackRecord, UnixNameRecord, WaitRecord, kind,
+    ExecRecord, Header, LabelsRecord, ResolveRecord, SpuriousRecord, StackRecord, UnixNameRecord, WaitRecord,
+    kind,
 };
 use thiserror::Error;
 use zerocopy::FromBytes;
@@ -22,6 +23,8 @@ pub enum Event {
     Spurious(SpuriousRecord),
     /// The process runs another program.
     Exec(ExecRecord),
+    /// A call of the C library's resolver ended.
+    Resolve(ResolveRecord),
 }
 
 impl Event {
@@ -35,6 +38,7 @@ impl Event {
             Self::Labels(record) => record.header.tgid,
             Self::Spurious(record) => record.header.tgid,
             Self::Exec(record) => record.header.tgid,
+            Self::Resolve(record) => record.header.tgid,
         }
     }
 }
@@ -72,6 +76,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         kind::LABELS => read(bytes).map(|record| Event::Labels(Box::new(record))).ok_or_else(wrong_size),
         kind::SPURIOUS => read(bytes).map(Event::Spurious).ok_or_else(wrong_size),
         kind::EXEC => read(bytes).map(Event::Exec).ok_or_else(wrong_size),
+        kind::RESOLVE => read(bytes).map(Event::Resolve).ok_or_else(wrong_size),
         kind => Err(DecodeError::Kind { kind }),
     }
 }

@@ -36,6 +36,8 @@ pub struct BuildInfo {
     pub module_path: Option<String>,
     /// The main module's version, such as `(devel)` or `v1.2.3`.
     pub module_version: Option<String>,
+    /// The modules that it was built with: path and version.
+    pub dependencies: Vec<(String, String)>,
     /// The settings in the file's order: `-buildmode`, `-compiler`, `-ldflags`, `-pgo`, `CGO_ENABLED`, `GOAMD64`, …
     pub settings: Vec<(String, String)>,
 }
@@ -164,6 +166,12 @@ fn parse(version: &[u8], module: &[u8]) -> BuildInfo {
                 info.module_path = columns.next().map(str::to_owned);
                 info.module_version = columns.next().map(str::to_owned);
             }
+            "dep" => {
+                if let Some((path, version)) = rest.split_once('\t') {
+                    let version = version.split('\t').next().unwrap_or_default();
+                    info.dependencies.push((path.to_owned(), version.to_owned()));
+                }
+            }
             "build" => info.settings.extend(setting(rest)),
             _ => {}
         }
@@ -256,6 +264,7 @@ mod tests {
         assert_eq!(info.package_path.as_deref(), Some("example.com/cmd/x"));
         assert_eq!(info.module_path.as_deref(), Some("example.com"));
         assert_eq!(info.module_version.as_deref(), Some("(devel)"));
+        assert_eq!(info.dependencies, [("a.b/c".to_owned(), "v1.0.0".to_owned())]);
         assert_eq!(info.setting("-ldflags"), Some("-s -w -X main.v=\"1\""));
         assert_eq!(info.setting("CGO_ENABLED"), Some("0"));
         assert_eq!(info.setting("odd key"), Some("raw\\n"));

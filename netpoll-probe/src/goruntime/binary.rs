@@ -10,6 +10,7 @@ use super::{
     epoll_data::EpollData,
     globals::{self, Global, GlobalError},
     layout::{self, Layout, LayoutError},
+    resolver::{self, CALLS as RESOLVER_CALLS, CGOCALL, ResolverSites},
     sites::{self, NETPOLLBLOCK, NETPOLLREADY, POLL_WAIT, PollWaitSites, Site, SiteError},
     version::{GoVersion, ParseVersionError},
 };
@@ -97,8 +98,9 @@ impl<'b> GoRuntime<'b> {
     /// [`Error::Binary`], [`Error::NoVersion`], [`Error::Version`].
     pub fn of(binary: &'b GoBinary) -> Result<Self, Error> {
         let version = GoVersion::parse(binary.go_version().ok_or(Error::NoVersion)?)?;
-        let mut names = vec![POLL_WAIT, NETPOLLBLOCK, NETPOLLREADY, NETPOLL, CGOCALLBACK];
+        let mut names = vec![POLL_WAIT, NETPOLLBLOCK, NETPOLLREADY, NETPOLL, CGOCALLBACK, CGOCALL];
         names.extend(TRAPS);
+        names.extend(RESOLVER_CALLS);
         names.extend(Global::ALL.map(Global::function));
         names.sort_unstable();
         names.dedup();
@@ -180,6 +182,20 @@ impl<'b> GoRuntime<'b> {
     pub fn netpollready_site(&self) -> Result<Site, Error> {
         self.not_inlined(NETPOLLREADY)?;
         Ok(sites::netpollready(&self.code(NETPOLLREADY)?)?)
+    }
+
+    /// The probe sites around each call of the C library's resolver that the program has; none without cgo.
+    ///
+    /// # Errors
+    /// [`Error::Site`] when the code of one is not as expected.
+    pub fn resolver_sites(&self) -> Result<Vec<ResolverSites>, Error> {
+        let calls = RESOLVER_CALLS.into_iter().filter(|name| self.functions.contains_key(*name));
+        calls
+            .map(|name| {
+                let cgocall = self.function(CGOCALL)?.entry_vaddr;
+                Ok(resolver::sites(&self.code(name)?, cgocall)?)
+            })
+            .collect()
     }
 
     /// The address of a global, as the linker gave it.

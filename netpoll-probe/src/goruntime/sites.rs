@@ -244,7 +244,7 @@ fn first_emulated(
 
 /// Fails if a jump of the function lands between the address `from` and the instruction `to`, both included: then `to` would run
 /// at other times too.
-fn refuse_jumps_over(
+pub(super) fn refuse_jumps_over(
     code: &FunctionCode,
     all: &[Instruction],
     from: u64,
@@ -326,7 +326,7 @@ fn poll_desc_slot(
     (in_frame && only_pd).then(|| Some((u32::try_from(slot).ok()?, slot - cfa))).flatten()
 }
 
-fn site(code: &FunctionCode, instruction: &Instruction, emulated: Emulated) -> Site {
+pub(super) fn site(code: &FunctionCode, instruction: &Instruction, emulated: Emulated) -> Site {
     let offset = instruction.address.saturating_sub(code.start());
     Site {
         function: code.name().to_owned(),
@@ -339,7 +339,11 @@ fn site(code: &FunctionCode, instruction: &Instruction, emulated: Emulated) -> S
     }
 }
 
-fn unexpected(code: &FunctionCode, instruction: &Instruction, expected: &'static str) -> SiteError {
+pub(super) fn unexpected(
+    code: &FunctionCode,
+    instruction: &Instruction,
+    expected: &'static str,
+) -> SiteError {
     SiteError::Unexpected {
         function: code.name().to_owned(),
         address: instruction.address,
@@ -353,7 +357,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::gobin::Machine;
+    use crate::{gobin::Machine, goruntime::testdata::load};
 
     const POLL_WAIT_1_18: &str = include_str!("testdata/runtime_pollWait-go1.18.10.hex");
     const POLL_WAIT_1_26: &str = include_str!("testdata/runtime_pollWait-go1.26.8.hex");
@@ -374,19 +378,6 @@ mod tests {
     const ARM64_NETPOLLBLOCK_1_26: &str = include_str!("testdata/netpollblock-go1.26.11-arm64.hex");
     const ARM64_NETPOLLREADY_1_18: &str = include_str!("testdata/netpollready-go1.18.10-arm64.hex");
     const ARM64_NETPOLLREADY_1_26: &str = include_str!("testdata/netpollready-go1.26.11-arm64.hex");
-
-    /// The code of a testdata file, and the address of `runtime.netpollblock` there.
-    fn load(file: &str) -> (FunctionCode, u64) {
-        let mut lines = file.lines();
-        let machine =
-            if lines.next().unwrap().contains("linux/arm64") { Machine::Arm64 } else { Machine::Amd64 };
-        let (start, netpollblock) = lines.next().unwrap().split_once(' ').unwrap();
-        let digits: String = lines.collect();
-        let bytes =
-            (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap());
-        let address = |text| u64::from_str_radix(text, 16).unwrap();
-        (FunctionCode::new("f", machine, address(start), 0x400, bytes.collect()), address(netpollblock))
-    }
 
     fn poll_wait_of(file: &str, frame: i64) -> Result<PollWaitSites, SiteError> {
         let (code, netpollblock) = load(file);

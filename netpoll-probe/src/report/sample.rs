@@ -465,6 +465,13 @@ pub(super) fn quality(waits: &[Wait], stacks: &StackTable) -> Quality {
 fn bypasses() -> Vec<Bypass> {
     let to = |fd: i32| BypassFd { fd, peer: Some(format!("10.0.0.9:{}", 5000 + fd)) };
     let sockets = Bypass::of(4242, BypassKind::BlockingSocket, (11..20).map(to));
-    let epolls = Bypass::of(4242, BypassKind::OwnEpoll, [BypassFd { fd: 6, peer: None }]);
-    sockets.into_iter().chain(epolls).collect()
+    let epolls = Bypass::of(4242, BypassKind::OwnEpoll, [BypassFd { fd: 6, peer: None }]).map(|epolls| {
+        let modules = vec!["github.com/panjf2000/gnet/v2 v2.9.1".to_owned()];
+        Bypass { modules, ..epolls }
+    });
+    let mut resolver = Bypass::of_resolver(4242);
+    for call_ns in [1_200_000, 804_000_000, 5_100_000] {
+        resolver.add_call(call_ns);
+    }
+    sockets.into_iter().chain(epolls).chain([resolver]).collect()
 }

@@ -89,7 +89,7 @@ fn bypasses(page: &mut Page, profile: &Profile) {
     /// Fds that are named; the JSON has more.
     const NAMED: usize = 3;
     let mut label = "Bypasses  ";
-    for Bypass { pid, kind, count, fds } in &profile.quality.bypasses {
+    for Bypass { pid, kind, count, fds, modules, blocked_ns, longest_ns } in &profile.quality.bypasses {
         let mut named: Vec<String> = fds
             .iter()
             .take(NAMED)
@@ -98,7 +98,7 @@ fn bypasses(page: &mut Page, profile: &Profile) {
                 None => format!("fd {fd}"),
             })
             .collect();
-        if *count > NAMED as u64 {
+        if fds.len() > NAMED {
             named.push("…".to_owned());
         }
         let (one, several, why) = match kind {
@@ -112,8 +112,19 @@ fn bypasses(page: &mut Page, profile: &Profile) {
                 "epoll instances besides Go's netpoller",
                 "an event loop of its own, whose waits are not seen here",
             ),
+            BypassKind::CResolver => (
+                "call of the C library's resolver",
+                "calls of the C library's resolver",
+                "each blocks a thread, and is no wait here; GODEBUG=netdns=go chooses Go's own",
+            ),
         };
         let what = if *count == 1 { one } else { several };
+        if !modules.is_empty() {
+            named.push(format!("the program has {}", clean(&modules.join(", "))));
+        }
+        if let (Some(blocked_ns), Some(longest_ns)) = (blocked_ns, longest_ns) {
+            named.push(format!("{} in all, {} at most", solid(Time(*blocked_ns)), solid(Time(*longest_ns))));
+        }
         let of = if profile.metadata.targets.len() > 1 { format!(" of pid {pid}") } else { String::new() };
         let text = format!("{} {what}{of} ({}): {why}.", Count(*count), named.join(", "));
         page.paragraph(label, &text, Tone::Warning);
