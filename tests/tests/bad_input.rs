@@ -3,15 +3,15 @@
 
 use std::{
     fs,
-    os::unix::fs::{FileExt, PermissionsExt},
+    os::unix::fs::FileExt,
     path::Path,
     process::Command,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use netpoll_probe_tests::{
-    fixture::GoProgram,
+    fixture::{self, GoProgram},
     live::{self, Options, Truth},
     probe::{
         self, Recording,
@@ -100,37 +100,21 @@ fn a_command_line_that_is_wrong() {
     }
 }
 
-/// Too old; or one that the tool does not know, without DWARF: its offsets would be guesses.
+/// Too old; or one that the tool does not know, without DWARF, in a process that does nothing: its offsets would be guesses.
 #[test]
 fn a_go_version_that_is_not_supported() {
     let _turn = live::turn();
     let mut stripped = GoProgram::new("truth");
     stripped.arguments = vec!["-ldflags=-s -w".to_owned()];
     let options = Options { truth: stripped.build().unwrap(), ..options().unwrap() };
-    for version in ["go1.17.9", "go1.99.9"] {
+    for minor in ["17", "99"] {
         let files = tempfile::tempdir().unwrap();
         let program = files.path().join("truth");
-        fs::write(&program, with_version(&fs::read(&options.truth).unwrap(), version).unwrap()).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let version = fixture::with_minor(&options.truth, minor, &program).unwrap();
         let truth = Truth::start(&Options { truth: program, ..options.clone() }, false).unwrap();
         let pid = truth.id().to_string();
         refused(&attach(&["--pid", &pid, "-d", "1s"]).unwrap(), TARGET, &[version.trim_start_matches("go")]);
     }
-}
-
-/// The executable with another version in its build info: behind the magic, at 32, a length and the text
-/// (`debug/buildinfo`, flags bit 2).
-fn with_version(program: &[u8], version: &str) -> Result<Vec<u8>> {
-    const MAGIC: &[u8] = b"\xff Go buildinf:";
-    let at = program.windows(MAGIC.len()).position(|window| window == MAGIC).context("no build info")?;
-    let mut changed = program.to_vec();
-    let length = usize::from(*changed.get(at + 32).context("short build info")?);
-    ensure!(length == version.len(), "the version is {length} bytes long, {version:?} is not");
-    changed
-        .get_mut(at + 33..at + 33 + length)
-        .context("short build info")?
-        .copy_from_slice(version.as_bytes());
-    Ok(changed)
 }
 
 #[test]
@@ -144,6 +128,19 @@ fn an_output_that_cannot_be_written() {
     let code = finished.status.code().unwrap();
     assert!(code == 1 || code == USAGE, "{finished:?}");
     refused(&finished, code, &["/proc/nowhere/report.json"]);
+}
+
+/// What an earlier recording left stays when there is no new one, and there are no new files either.
+#[test]
+fn a_failed_attach_leaves_the_outputs_alone() {
+    let files = tempfile::tempdir().unwrap();
+    let (old, new) = (files.path().join("old.ndjson"), files.path().join("new.json"));
+    fs::write(&old, "the last recording").unwrap();
+    let named = ["-o", old.to_str().unwrap(), "-o", new.to_str().unwrap()];
+    let finished = attach(&[&["--pid", "4194304", "-d", "1s"], &named[..]].concat()).unwrap();
+    refused(&finished, TARGET, &["4194304"]);
+    assert_eq!(fs::read_to_string(&old).unwrap(), "the last recording");
+    assert!(!new.exists());
 }
 
 #[test]

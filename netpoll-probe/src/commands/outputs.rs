@@ -1,8 +1,9 @@
-//! Where the results go. Files are opened before the recording starts: a bad `-o` must not cost a minute of recording.
+//! Where the results go. Files are opened before the recording starts: a bad `-o` must not cost a minute of recording. What is in
+//! them stays until it has started: a failed attach must not cost the last recording.
 
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
@@ -28,6 +29,27 @@ pub(super) struct Outputs {
     streams: Vec<Stream>,
     stdout: Format,
     options: Options,
+    /// Those of the files that are still as they were found.
+    untouched: Vec<Untouched>,
+}
+
+/// A file that was opened, and nothing was written to it yet.
+#[derive(Debug)]
+struct Untouched {
+    path: PathBuf,
+    file: File,
+    /// It was not there before.
+    is_new: bool,
+}
+
+impl Drop for Outputs {
+    /// Nothing was recorded: takes away the empty files.
+    fn drop(&mut self) {
+        for Untouched { path, .. } in self.untouched.iter().filter(|untouched| untouched.is_new) {
+            // If it is in the way, whoever put it there may remove it as well.
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 /// A file that is written at the end.
@@ -69,7 +91,8 @@ impl Outputs {
             include_idle: args.idle,
             ..terminal::options()
         };
-        let mut outputs = Self { files: Vec::new(), streams: Vec::new(), stdout, options };
+        let mut outputs =
+            Self { files: Vec::new(), streams: Vec::new(), stdout, options, untouched: Vec::new() };
         if stdout == Format::Ndjson {
             outputs.stream(STDOUT.to_owned(), Box::new(io::stdout()));
         }
@@ -77,7 +100,7 @@ impl Outputs {
             let format = Format::of_path(path).map_err(|error| {
                 Failure::new(Exit::Usage, error, "name it after what you want: -o waits.svg, -o waits.ndjson")
             })?;
-            let file = create(path)?;
+            let file = outputs.open_file(path)?;
             if format == Format::Ndjson {
                 outputs.stream(path.display().to_string(), Box::new(file));
             } else {
@@ -85,6 +108,35 @@ impl Outputs {
             }
         }
         Ok(outputs)
+    }
+
+    fn open_file(&mut self, path: &Path) -> Result<File, Failure> {
+        let is_new = !path.exists();
+        let opened = File::options().write(true).create(true).truncate(false).open(path);
+        let (file, again) = opened
+            .and_then(|file| Ok((file.try_clone()?, file)))
+            .with_context(|| format!("cannot create {}", path.display()))
+            .map_err(|error| {
+                let hint = "name a file in a directory that exists and can be written";
+                Failure::new(Exit::Failed, error, hint)
+            })?;
+        self.untouched.push(Untouched { path: path.to_owned(), file: again, is_new });
+        Ok(file)
+    }
+
+    /// The recording has started: what the files had before goes.
+    ///
+    /// # Errors
+    /// When a file cannot be emptied.
+    pub(super) fn begin(&mut self) -> Result<(), Failure> {
+        for Untouched { path, file, .. } in self.untouched.drain(..) {
+            // Pipes and devices keep nothing.
+            let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+            if is_file {
+                file.set_len(0).map_err(|error| cannot_write(&path.display().to_string(), error))?;
+            }
+        }
+        Ok(())
     }
 
     fn stream(&mut self, name: String, to: Box<dyn Write>) {
@@ -165,12 +217,6 @@ fn render(format: Format, profile: &Profile, options: &Options, to: impl Write) 
     let mut buffered = BufWriter::new(to);
     renderer(profile, options, &mut buffered)?;
     buffered.flush()
-}
-
-fn create(path: &Path) -> Result<File, Failure> {
-    File::create(path).with_context(|| format!("cannot create {}", path.display())).map_err(|error| {
-        Failure::new(Exit::Failed, error, "name a file in a directory that exists and can be written")
-    })
 }
 
 fn cannot_write(name: &str, error: io::Error) -> Failure {

@@ -119,6 +119,7 @@ impl Recording {
         if this.attached.is_empty() && !this.selection.grows() {
             return Err(this.selection.nothing_found());
         }
+        this.outputs.begin()?;
         this.attacher.rest();
         this.privileges.drop_others();
         tell(&this.begins());
