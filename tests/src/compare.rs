@@ -55,22 +55,27 @@ pub struct Bounds {
     pub losses_allowed: bool,
 }
 
+impl Bounds {
+    /// What is demanded of the default build on a machine that has time.
+    pub const DEFAULT: Self = Self {
+        found: 0.999,
+        outcome: 0.999,
+        facts: 0.999,
+        error_p50_ns: 10_000,
+        error_p99_ns: 250_000,
+        call_p50_ns: 25_000,
+        call_p99_ns: 5_000_000,
+        kernel_ready_p50_ns: 100_000,
+        spurious: 0.9,
+        estimates: 0.95,
+        rearmed: 0.99,
+        losses_allowed: false,
+    };
+}
+
 impl Default for Bounds {
     fn default() -> Self {
-        Self {
-            found: 0.999,
-            outcome: 0.999,
-            facts: 0.999,
-            error_p50_ns: 10_000,
-            error_p99_ns: 250_000,
-            call_p50_ns: 25_000,
-            call_p99_ns: 5_000_000,
-            kernel_ready_p50_ns: 100_000,
-            spurious: 0.9,
-            estimates: 0.95,
-            rearmed: 0.99,
-            losses_allowed: false,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -14,7 +14,8 @@ use anyhow::{Context, Result, ensure};
 
 pub use self::mode::Mode;
 use crate::{
-    check::{Check, Measured, Verdict},
+    check::{Check, Verdict},
+    compare::Bounds,
     fixture::GoProgram,
     live::{self, Options, Truth},
     process::{Follow, Process},
@@ -50,16 +51,18 @@ const RACE_INTENSITY: f64 = 0.4;
 /// How long the load runs of which a profile is made, seconds.
 const PROFILE_SECONDS: f64 = 4.0;
 
-/// How often a cell is run at most in which only what a busy machine breaks was broken.
-const RUNS: usize = 5;
-
-/// Shares that a thread breaks which loses its CPU at the wrong moment, besides lengths of time: `compare::Bounds` says how of
-/// each. Of some of them there are but twenty cases in a cell.
-const BROKEN_BY_OTHER_WORK: [&str; 3] = [
-    "spurious wake-ups flagged",
-    "deadlines that fired and were moved",
-    "estimated kernel-ready not before the peer acted",
-];
+/// What is demanded of a cell: what depends on how the program was built. The tails of times, and shares that a thread breaks which
+/// loses its CPU at the wrong moment, depend on the machine, and the default build's tests hold them (`live.rs`). Here they only have
+/// to be far from what a wrong offset, register or site makes of them: no spurious wake-up is flagged, no deadline is seen, and
+/// durations are wrong by whole waits at the median.
+const BOUNDS: Bounds = Bounds {
+    error_p99_ns: 50_000_000,
+    call_p99_ns: 100_000_000,
+    spurious: 0.5,
+    rearmed: 0.9,
+    estimates: 0.9,
+    ..Bounds::DEFAULT
+};
 
 /// How long the second set of hooks may take to be attached or refused.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -125,15 +128,13 @@ pub enum Outcome {
 pub struct Compared {
     /// The executable.
     pub program: PathBuf,
-    /// The last verdict.
+    /// What it came to.
     pub verdict: Verdict,
-    /// What was broken in each run before it: what other work on the machine breaks.
-    pub broken_before: Vec<String>,
     /// Of profile-guided builds: whether `runtime.netpollready` is still a function of its own, in the tool's words.
     pub netpollready: Option<String>,
     /// How long the build took.
     pub build: Duration,
-    /// How long the runs took.
+    /// How long the run took.
     pub run: Duration,
 }
 
@@ -186,36 +187,16 @@ impl Cell {
         let mut options = Options::new(probe.to_owned(), program.clone());
         options.seconds = CELL_SECONDS;
         options.many = CELL_MANY;
+        options.bounds = BOUNDS;
         if self.mode == Mode::Race {
             options.intensity = RACE_INTENSITY;
         }
         let begun = Instant::now();
         let netpollready = if self.mode.needs_profile() { Some(netpollready(&options)?) } else { None };
-        let mut broken_before = Vec::new();
-        let verdict = loop {
-            let verdict = live::truth_run(&options)?;
-            if verdict.good() || !is_broken_by_other_work(&verdict) || broken_before.len() + 1 == RUNS {
-                break verdict;
-            }
-            broken_before.push(broken(&verdict).join("; "));
-        };
+        let verdict = live::truth_run(&options)?;
         let run = begun.elapsed();
-        Ok(Outcome::Compared(Box::new(Compared {
-            program,
-            verdict,
-            broken_before,
-            netpollready,
-            build,
-            run,
-        })))
+        Ok(Outcome::Compared(Box::new(Compared { program, verdict, netpollready, build, run })))
     }
-}
-
-/// Whether all that is broken is what other work on the machine breaks.
-fn is_broken_by_other_work(verdict: &Verdict) -> bool {
-    verdict.checks().iter().filter(|check| !check.good).all(|check| {
-        matches!(check.measured, Measured::Spread { .. }) || BROKEN_BY_OTHER_WORK.contains(&check.name)
-    })
 }
 
 /// What does not hold, a line each.

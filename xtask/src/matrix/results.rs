@@ -46,7 +46,7 @@ pub(super) struct Record {
     pub(super) mode: String,
     /// What it came to.
     pub(super) state: State,
-    /// Why it failed or is not possible; what earlier runs of a cell that passed broke.
+    /// Why it failed or is not possible.
     pub(super) reasons: Vec<String>,
     /// Waits of the program that were found.
     pub(super) found: Option<Share>,
@@ -58,7 +58,7 @@ pub(super) struct Record {
     pub(super) netpollready: Option<String>,
     /// How long the build took.
     pub(super) build_seconds: f64,
-    /// How long the runs took.
+    /// How long the run took.
     pub(super) run_seconds: f64,
     /// When, UTC.
     pub(super) date: String,
@@ -94,11 +94,10 @@ impl Record {
                 record.netpollready.clone_from(&compared.netpollready);
                 record.build_seconds = compared.build.as_secs_f64();
                 record.run_seconds = compared.run.as_secs_f64();
-                record.reasons.clone_from(&compared.broken_before);
                 if verdict.good() {
                     record.state = State::Passed;
                 } else {
-                    record.reasons.extend(matrix::broken(verdict));
+                    record.reasons = matrix::broken(verdict);
                 }
             }
         }
@@ -122,11 +121,7 @@ impl Record {
             parts.push(format!("error p50 {} p99 {} µs", micros(p50_ns), micros(p99_ns)));
         }
         parts.extend(self.netpollready.clone());
-        if self.state == State::Passed && !self.reasons.is_empty() {
-            parts.push(format!("after runs that broke {}", self.reasons.join(" | ")));
-        } else {
-            parts.extend(self.reasons.iter().cloned());
-        }
+        parts.extend(self.reasons.iter().cloned());
         parts.join("; ")
     }
 }
