@@ -53,14 +53,14 @@ const PROFILE_SECONDS: f64 = 4.0;
 
 /// What is demanded of a cell: what depends on how the program was built. The tails of times, and shares that a thread breaks which
 /// loses its CPU at the wrong moment, depend on the machine, and the default build's tests hold them (`live.rs`). Here they only have
-/// to be far from what a wrong offset, register or site makes of them: no spurious wake-up is flagged, no deadline is seen, and
-/// durations are wrong by whole waits at the median.
+/// to be far from what a wrong offset, register or site makes of them: no spurious wake-up is flagged, no deadline is seen, no estimate
+/// (of which there are a dozen in a cell) holds, and durations are wrong by whole waits at the median.
 const BOUNDS: Bounds = Bounds {
     error_p99_ns: 50_000_000,
     call_p99_ns: 100_000_000,
     spurious: 0.5,
     rearmed: 0.9,
-    estimates: 0.9,
+    estimates: 0.5,
     ..Bounds::DEFAULT
 };
 
