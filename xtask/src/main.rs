@@ -41,6 +41,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Bench),
+    Overhead(bench::overhead::Overhead),
     Demo(demo::Demo),
     #[command(subcommand)]
     Ebpf(ebpf::Ebpf),
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Bench(command) => command.run(),
+        Command::Overhead(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Ebpf(command) => command.run(),
         Command::GoLayout => go_layout::run(),

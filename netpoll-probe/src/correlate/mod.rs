@@ -11,6 +11,7 @@ pub mod classify;
 pub mod clocks;
 pub mod endpoint;
 mod labels;
+mod recent;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,6 +20,7 @@ use std::{
 
 use netpoll_probe_common::{
     counter::Counter,
+    limit::{LABEL_SETS, STACKS},
     record::{FileRecord, SpuriousRecord, WaitRecord, flag, outcome, poller},
     slot::{FileFacts, PollDescSlot, WaitSlot},
 };
@@ -32,7 +34,7 @@ use crate::{
     },
 };
 
-use self::{endpoint::Endpoints, labels::Labels};
+use self::{endpoint::Endpoints, labels::Labels, recent::Recent};
 
 /// How long a wait is held back for its spurious mark. The mark follows the wait's end by one system call, and the
 /// ring is in the order of time but for what CPUs do at the same moment.
@@ -80,8 +82,8 @@ impl Sent {
 pub struct Correlator {
     pid: u32,
     endpoints: Endpoints,
-    stacks: HashMap<u64, Arc<[u64]>>,
-    labels: HashMap<u64, Labels>,
+    stacks: Recent<u64, Arc<[u64]>>,
+    labels: Recent<u64, Labels>,
     held: VecDeque<Correlated>,
     /// Number of the first wait in `held`.
     first: u64,
@@ -103,8 +105,9 @@ impl Correlator {
         Self {
             pid,
             endpoints: Endpoints::default(),
-            stacks: HashMap::new(),
-            labels: HashMap::new(),
+            // As many as the programs believe are here.
+            stacks: Recent::new(STACKS as usize),
+            labels: Recent::new(LABEL_SETS as usize),
             held: VecDeque::new(),
             first: 0,
             last: HashMap::new(),
@@ -228,7 +231,7 @@ impl Correlator {
             return;
         };
         if record.end_ns > self.until_ns {
-            if let Some(pcs) = self.stacks.get(&record.stack_hash) {
+            if let Some(pcs) = self.stacks.get(record.stack_hash) {
                 self.late_stacks.insert((record.pd, record.g, record.start_ns), Arc::clone(pcs));
             }
             return;
@@ -251,14 +254,14 @@ impl Correlator {
             role: role_of(mode, record.socket_state),
             endpoint,
             stack: None,
-            labels: self.labels.get(&record.labels_hash).cloned().unwrap_or_default(),
+            labels: self.labels.get(record.labels_hash).cloned().unwrap_or_default(),
         };
         self.quality.clamped += u64::from(judged.clamped);
         self.count(&wait, record.file.known == 1);
         self.newest_ns = self.newest_ns.max(record.end_ns);
         self.last
             .insert((record.pd, record.goid, mode), (self.first + self.held.len() as u64, record.end_ns));
-        let pcs = self.stacks.get(&record.stack_hash).cloned();
+        let pcs = self.stacks.get(record.stack_hash).cloned();
         let sent = Sent {
             before: record.flags & flag::SENT_BEFORE != 0,
             last_ns: (record.sent_ns != 0).then_some(record.sent_ns),

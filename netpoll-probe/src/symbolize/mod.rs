@@ -16,6 +16,10 @@ const BOTTOMS: [&str; 4] = [ROOT, "runtime.main", "runtime.mstart", "runtime.rt0
 /// Callees whose wrapper is shown: it is what panicked.
 const KEEPS_WRAPPERS: [&str; 3] = ["runtime.gopanic", "runtime.sigpanic", "runtime.panicwrap"];
 
+/// Addresses that are kept named, and hashes of stacks: more than a program has, unless its stacks cannot be read right. Beyond it all
+/// are named anew.
+const KEPT: usize = 1 << 17;
+
 /// A frame, and whether the compiler generated its function.
 #[derive(Clone, Debug)]
 struct Named {
@@ -49,6 +53,9 @@ impl Symbolizer {
         }
         let frames = pcs.iter().enumerate().map(|(depth, pc)| (*pc, depth == 0));
         let id = self.walked(bias, frames, table);
+        if self.stacks.len() >= KEPT {
+            self.stacks.clear();
+        }
         self.stacks.insert(hash, id);
         id
     }
@@ -112,6 +119,10 @@ impl Symbolizer {
                 .collect(),
             Err(reason) => [self.unknown(&reason)].into(),
         };
+        if self.frames.len() >= KEPT {
+            self.frames.clear();
+            self.names.clear();
+        }
         self.frames.insert(pc, Arc::clone(&frames));
         frames
     }

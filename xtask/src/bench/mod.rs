@@ -3,6 +3,7 @@
 mod inspect;
 mod large;
 mod measurement;
+pub(crate) mod overhead;
 
 use std::{
     collections::BTreeMap,

@@ -1,0 +1,199 @@
+//! Who watches: nobody, netpoll-probe by its plans, and what people use today.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use netpoll_probe_tests::process::{Follow, Process};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use super::{super::PATIENCE, load::Target};
+
+/// One way to watch a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// Nobody.
+    Nobody,
+    /// netpoll-probe with `--hooks`.
+    Probe(&'static str),
+    /// What a user of bpftrace would write.
+    Bpftrace,
+    /// Go's own execution tracer, in the program.
+    ExecutionTrace,
+    /// `strace -c`, which counts system calls.
+    Strace,
+}
+
+/// The script that answers "how long do goroutines wait in the netpoller" by the tracer's usual means: entry probes on the
+/// functions' symbols, a map from goroutine to time, a histogram.
+const SCRIPT: &str = "\
+uprobe:PROGRAM:runtime.netpollblock { @start[reg(\"r14\")] = nsecs; }
+uprobe:PROGRAM:runtime.netpollready { @ready = count(); }
+uprobe:PROGRAM:runtime.execute /@start[reg(\"ax\")]/ {
+  @wait_ns = hist(nsecs - @start[reg(\"ax\")]); delete(@start[reg(\"ax\")]);
+}
+interval:s:1 { }
+BEGIN { printf(\"attached\\n\"); }
+";
+
+/// What a recording says of itself.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Own {
+    /// Waits that it saw, a second.
+    pub(super) waits_per_second: f64,
+    /// Events it lost.
+    pub(super) lost: u64,
+    /// Its own CPU time, of one CPU.
+    pub(super) cpu_share: f64,
+    /// Time in its eBPF programs for each wait, ns; 0 unless it was asked for.
+    pub(super) bpf_ns_per_wait: f64,
+    /// The most memory it had, bytes.
+    pub(super) resident_bytes: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Summary {
+    duration_ns: u64,
+    quality: Quality,
+    cost: Cost,
+}
+
+#[derive(Debug, Deserialize)]
+struct Quality {
+    seen: u64,
+    lost: std::collections::BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Cost {
+    cpu_ns: u64,
+    bpf_run_ns: Option<u64>,
+    peak_resident_bytes: u64,
+}
+
+/// A subject at work.
+#[derive(Debug)]
+pub(super) struct Watching {
+    subject: Subject,
+    process: Option<Process>,
+}
+
+impl Subject {
+    /// All, in the order in which a round has them.
+    pub(super) const ALL: [Self; 6] = [
+        Self::Nobody,
+        Self::Probe("auto"),
+        Self::Probe("runtime"),
+        Self::ExecutionTrace,
+        Self::Bpftrace,
+        Self::Strace,
+    ];
+
+    /// What tables call it.
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Nobody => "nobody".to_owned(),
+            Self::Probe(hooks) => format!("netpoll-probe --hooks {hooks}"),
+            Self::Bpftrace => "bpftrace script".to_owned(),
+            Self::ExecutionTrace => "runtime/trace".to_owned(),
+            Self::Strace => "strace -c".to_owned(),
+        }
+    }
+
+    /// The Debian package that has it.
+    pub(super) fn package(self) -> Option<&'static str> {
+        match self {
+            Self::Bpftrace => Some("bpftrace"),
+            Self::Strace => Some("strace"),
+            Self::Nobody | Self::Probe(_) | Self::ExecutionTrace => None,
+        }
+    }
+
+    /// Whether it can watch this program.
+    pub(super) fn can_watch(self, target: &Target) -> bool {
+        self != Self::ExecutionTrace || target.has_trace_switch
+    }
+
+    /// Begins to watch. `stats`: the time in eBPF programs is measured too, which costs something itself.
+    pub(super) fn watch(
+        self,
+        probe: &Path,
+        program: &Path,
+        target: &Target,
+        stats: bool,
+    ) -> Result<Watching> {
+        let pid = target.pid.to_string();
+        let process = match self {
+            Self::Nobody => None,
+            Self::Probe(hooks) => {
+                let mut command = Command::new(probe);
+                command.args(["attach", "--format", "json", "--hooks", hooks, "--pid", &pid]);
+                if stats {
+                    command.arg("--stats");
+                }
+                let mut process = Process::spawn(&mut command, Follow::Stderr)?;
+                process.wait_for_line("recording", PATIENCE)?;
+                Some(process)
+            }
+            Self::Bpftrace => {
+                let script = SCRIPT.replace("PROGRAM", &program.display().to_string());
+                let mut process = Process::spawn(
+                    Command::new("bpftrace").args(["-p", &pid, "-e", &script]),
+                    Follow::Stdout,
+                )?;
+                process.wait_for_line("attached", PATIENCE)?;
+                Some(process)
+            }
+            Self::ExecutionTrace => {
+                target.ask("/trace/start")?;
+                None
+            }
+            Self::Strace => {
+                let mut process =
+                    Process::spawn(Command::new("strace").args(["-c", "-f", "-p", &pid]), Follow::Stderr)?;
+                process.wait_for_line("strace: Process", PATIENCE)?;
+                Some(process)
+            }
+        };
+        Ok(Watching { subject: self, process })
+    }
+}
+
+impl Watching {
+    /// Ends it; what it says of itself.
+    pub(super) fn end(self, target: &Target) -> Result<Option<Own>> {
+        if self.subject == Subject::ExecutionTrace {
+            target.ask("/trace/stop")?;
+        }
+        let Some(process) = self.process else { return Ok(None) };
+        process.signal(Signal::INT)?;
+        let finished = process.finish(PATIENCE)?;
+        if !matches!(self.subject, Subject::Probe(_)) {
+            return Ok(None);
+        }
+        ensure!(finished.status.success(), "the probe ended with {}:\n{}", finished.status, finished.stderr);
+        let summary: Summary =
+            serde_json::from_str(&finished.stdout).context("the summary is not as expected")?;
+        let number = super::super::number;
+        let seconds = number(summary.duration_ns) / 1e9;
+        let seen = number(summary.quality.seen);
+        Ok(Some(Own {
+            waits_per_second: seen / seconds,
+            lost: summary.quality.lost.values().sum(),
+            cpu_share: number(summary.cost.cpu_ns) / number(summary.duration_ns),
+            bpf_ns_per_wait: number(summary.cost.bpf_run_ns.unwrap_or(0)) / seen.max(1.0),
+            resident_bytes: summary.cost.peak_resident_bytes,
+        }))
+    }
+}
+
+/// User and system time of a process so far, clock ticks (`/proc/PID/stat`, proc(5): fields 14 and 15).
+pub(super) fn cpu_ticks(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    // The name in parentheses may hold anything.
+    let (_, fields) = text.rsplit_once(") ").with_context(|| format!("{path} has no name"))?;
+    let field = |at: usize| fields.split(' ').nth(at - 3).and_then(|field| field.parse::<u64>().ok());
+    Ok(field(14).zip(field(15)).with_context(|| format!("{path} has no times"))?)
+        .map(|(user, system)| user + system)
+}
