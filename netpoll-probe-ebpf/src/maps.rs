@@ -9,14 +9,13 @@ use netpoll_probe_common::{
     counter::Counter,
     limit::{
         LABEL_SETS, LABELS, POLL_SCRATCH_BYTES, RESOLVES as RESOLVE_COUNT, RING_BYTES, SLOTS as SLOT_COUNT,
-        SOCKETS as SOCKET_COUNT, STACK_FRAMES, STACKS, TARGETS as TARGET_COUNT, THREADS as THREAD_COUNT,
-        UNIX_NAMES,
+        SOCKETS as SOCKET_COUNT, STACKS, TARGETS as TARGET_COUNT, THREADS as THREAD_COUNT, UNIX_NAMES,
     },
     record::Label,
     slot::{PollDescSlot, ThreadSlot},
 };
 
-use crate::scratch::Scratch;
+use crate::{scratch::Scratch, stack::Walked};
 
 /// Records for user space. When it is full a record is lost and counted.
 #[map]
@@ -80,6 +79,6 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::A
 pub static POLL_EVENTS_SCRATCH: PerCpuArray<[u32; POLL_SCRATCH_BYTES / 4]> =
     PerCpuArray::with_max_entries(1, 0);
 
-/// A stack while it is walked and hashed: leaf first.
+/// A stack while it is walked and hashed.
 #[map]
-pub static STACK_SCRATCH: PerCpuArray<Scratch<[u64; STACK_FRAMES]>> = PerCpuArray::with_max_entries(1, 0);
+pub static STACK_SCRATCH: PerCpuArray<Scratch<Walked>> = PerCpuArray::with_max_entries(1, 0);

@@ -45,6 +45,21 @@ pub fn stack_pointer(ctx: &ProbeContext) -> u64 {
     machine::stack_pointer(regs(ctx))
 }
 
+/// The frame pointer.
+#[inline(always)]
+pub fn frame_pointer(ctx: &ProbeContext) -> u64 {
+    machine::frame_pointer(regs(ctx))
+}
+
+/// The address of the instruction.
+#[inline(always)]
+pub fn instruction_pointer(ctx: &ProbeContext) -> u64 {
+    let address = machine::instruction_pointer(regs(ctx));
+    // SAFETY: a field of a live reference. Volatile, or the compiler merges this read with others, and the verifier knows only plain
+    // ones of a context.
+    unsafe { address.read_volatile() }
+}
+
 /// Shifts a tagged pointer to the right, over its tag (`runtime/tagptr_64bit.go`, `taggedPointer.pointer`): with its sign on amd64,
 /// where the bits above an address repeat its highest; on arm64 they are zero.
 #[inline(always)]
@@ -107,6 +122,16 @@ mod machine {
     }
 
     #[inline(always)]
+    pub(super) fn frame_pointer(regs: &pt_regs) -> u64 {
+        regs.rbp
+    }
+
+    #[inline(always)]
+    pub(super) fn instruction_pointer(regs: &pt_regs) -> *const u64 {
+        &raw const regs.rip
+    }
+
+    #[inline(always)]
     pub(super) fn shift_tag_out(data: u64, tag_bits: u64) -> u64 {
         (data as i64 >> tag_bits) as u64
     }
@@ -163,6 +188,16 @@ mod machine {
     #[inline(always)]
     pub(super) fn stack_pointer(regs: &pt_regs) -> u64 {
         regs.sp
+    }
+
+    #[inline(always)]
+    pub(super) fn frame_pointer(regs: &pt_regs) -> u64 {
+        regs.regs[29]
+    }
+
+    #[inline(always)]
+    pub(super) fn instruction_pointer(regs: &pt_regs) -> *const u64 {
+        &raw const regs.pc
     }
 
     #[inline(always)]
