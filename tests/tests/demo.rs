@@ -10,6 +10,7 @@ use netpoll_probe_tests::{
     process::{Follow, Process},
     record::{Outcome, Record},
 };
+use rustix::process::Signal;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -54,6 +55,9 @@ fn an_idle_program_of_an_unknown_go_is_refused() {
     fixture::with_minor(&stripped.build().unwrap(), "99", &unknown).unwrap();
     let mut database = Process::spawn(Command::new(unknown).arg("database"), Follow::Stdout).unwrap();
     let (pid, _) = ready(&mut database, "database").unwrap();
+    // Its start is over, and it stays as idle as it is.
+    std::thread::sleep(Duration::from_millis(500));
+    database.signal(Signal::STOP).unwrap();
     let attach = |arguments: &[&str]| {
         let mut command = Command::new(probe::executable().unwrap());
         let process = Process::spawn(command.args(arguments).arg(pid.to_string()), Follow::Stderr).unwrap();

@@ -22,8 +22,8 @@ const NEEDED: [(CapabilitySet, &str); 4] = [
     (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"),
 ];
 
-/// What uprobes need besides, from Linux 6.16 on and where older ones got that change (`perf_uprobe_event_init`,
-/// `kernel/events/core.c`: uprobes can be placed inside an instruction).
+/// What uprobes of perf need besides, from Linux 6.16 on and where older ones got that change (CVE-2025-38466, "perf: Revert to requiring
+/// CAP_SYS_ADMIN for uprobes": `perf_uprobe_event_init`, `kernel/events/core.c`; they can be placed inside an instruction).
 const FOR_UPROBES: (CapabilitySet, &str) = (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN");
 
 /// The privileges that this recording turned out to need.

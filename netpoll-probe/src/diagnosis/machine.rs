@@ -22,7 +22,7 @@ const NEEDED: [(&str, u32, &str); 3] = [
     ("CAP_SYS_PTRACE", SYS_PTRACE, "look at other users' processes"),
 ];
 /// Stands in for the first two of [`NEEDED`] (capabilities(7)); from Linux 6.16, and where that was backported, uprobes
-/// take it and nothing less (`perf_uprobe_event_init`, `kernel/events/core.c`).
+/// take it and nothing less (CVE-2025-38466; `perf_uprobe_event_init`, `kernel/events/core.c`).
 const SYS_ADMIN: u32 = 21;
 
 /// How a program that lacks capabilities gets them; the last is for tracefs, whose folder is root's. Tried on Linux 6.18.

@@ -107,7 +107,10 @@ impl Load {
     /// Starts what is watched.
     pub(super) fn start(self, program: &Path) -> Result<Target> {
         let spawn = |arguments: &[&str]| -> Result<(Process, u32, String)> {
-            let mut process = Process::spawn(Command::new(program).args(arguments), Follow::Stdout)?;
+            // A proxy has two fds for each connection.
+            let mut command = Command::new("prlimit");
+            command.args(["--nofile=65536", "--"]).arg(program).args(arguments);
+            let mut process = Process::spawn(&mut command, Follow::Stdout)?;
             let line = process.wait_for_line("READY", PATIENCE)?;
             let mut words = line.split(' ').skip(1);
             let pid = words.next().and_then(|pid| pid.parse().ok()).context("no pid")?;
