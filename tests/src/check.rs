@@ -72,6 +72,17 @@ impl Verdict {
         self.add_measured(name, good, detail, tally.measured());
     }
 
+    /// The same for cases so few that chance decides: as many may be wrong besides as three standard deviations of a binomial
+    /// distribution with that share. Of 30 cases, two wrong ones say nothing against 95 %.
+    pub fn add_share_of_few(&mut self, name: &'static str, least: f64, tally: &Tally) {
+        let of = |share: f64| share * 100.0;
+        let cases = f64::from(u32::try_from(tally.total).unwrap_or(u32::MAX));
+        let chance = if tally.total == 0 { 0.0 } else { 3.0 * (least * (1.0 - least) / cases).sqrt() };
+        let good = tally.right > 0 && tally.share() >= least - chance;
+        let detail = format!("{tally}, at least {:.2} % less {:.2} % of chance", of(least), of(chance));
+        self.add_measured(name, good, detail, tally.measured());
+    }
+
     /// Adds a verdict on lengths of time: at most so long at the median and at p99, ns. No lengths are wrong. Of fewer than
     /// a thousand, p99 is but the worst few, and the machine's rather than the probe's: then p90 is held against the
     /// bound.
@@ -218,5 +229,25 @@ impl fmt::Display for Spread {
             us(990),
             us(1000)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_cases_leave_room_for_chance() {
+        let good = |right: usize, total: usize| {
+            let mut tally = Tally::default();
+            for case in 0..total {
+                tally.case(case < right, String::new);
+            }
+            let mut verdict = Verdict::default();
+            verdict.add_share_of_few("few", 0.95, &tally);
+            verdict.good()
+        };
+        assert!(good(29, 31) && good(26, 31) && good(950, 1000));
+        assert!(!good(24, 31) && !good(900, 1000) && !good(0, 1) && !good(0, 0));
     }
 }

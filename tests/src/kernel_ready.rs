@@ -103,7 +103,7 @@ pub(crate) fn judge(verdict: &mut Verdict, inside: &[&Matched], hooks: ReadyHook
     }
     if estimate_not_early.total > 0 {
         let (least, name) = (bounds.estimates, "estimated kernel-ready not before the peer acted");
-        verdict.add_share_but_one(name, least, &estimate_not_early);
+        verdict.add_share_of_few(name, least, &estimate_not_early);
     }
     verdict.add(
         "kernel-ready close to the peer's act",
