@@ -6,8 +6,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    code::{Emulated, Flow, FunctionCode, Instruction},
-    sites::{Site, SiteError, refuse_jumps_over, site, unexpected},
+    code::FunctionCode,
+    sites::{Site, SiteError, first_emulated, only_call, refuse_jumps_over, site, unexpected},
 };
 
 /// The calls that wait for a server: of names, of addresses (`net/cgo_unix.go`), and of aliases from Go 1.20 on
@@ -15,6 +15,9 @@ use super::{
 pub const CALLS: [&str; 3] = ["net._C2func_getaddrinfo", "net._C2func_getnameinfo", "net._C2func_res_search"];
 /// Runs C code on the thread's system stack (`runtime/cgocall.go`).
 pub const CGOCALL: &str = "runtime.cgocall";
+
+/// After the call only g is needed.
+const NO_ARGUMENTS: usize = 0;
 
 /// The two sites around one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,46 +34,22 @@ pub struct ResolverSites {
 /// When the code is not as expected.
 pub fn sites(code: &FunctionCode, cgocall: u64) -> Result<ResolverSites, SiteError> {
     let instructions = code.instructions()?;
-    let mut calls = instructions
-        .iter()
-        .enumerate()
-        .filter(|(_, instruction)| instruction.flow == Flow::Call { target: cgocall });
-    let missing =
-        || SiteError::Missing { function: code.name().to_owned(), expected: "call of runtime.cgocall" };
-    let (index, call) = calls.next().ok_or_else(missing)?;
-    if let Some((_, second)) = calls.next() {
-        return Err(unexpected(code, second, "one call of runtime.cgocall only"));
-    }
+    let expected = ["call of runtime.cgocall", "one call of runtime.cgocall only"];
+    let (index, call) = only_call(code, &instructions, cgocall, expected)?;
     let emulated = call.emulated.ok_or_else(|| unexpected(code, call, "a call that is emulated"))?;
+    refuse_jumps_over(code, &instructions, call.address, call)?;
     let after = instructions.get(index + 1..).unwrap_or_default();
-    let (end, end_emulated) = first_emulated_after(code, after)?;
-    refuse_jumps_over(code, &instructions, call.address, end)?;
-    Ok(ResolverSites { start: site(code, call, emulated), end: site(code, end, end_emulated) })
-}
-
-/// The first emulated instruction of a piece of code that runs from its beginning straight to there.
-fn first_emulated_after<'a>(
-    code: &FunctionCode,
-    instructions: &'a [Instruction],
-) -> Result<(&'a Instruction, Emulated), SiteError> {
-    for instruction in instructions {
-        if let Some(emulated) = instruction.emulated {
-            return Ok((instruction, emulated));
-        }
-        if instruction.flow != Flow::Next {
-            return Err(unexpected(code, instruction, "an emulated instruction before any jump"));
-        }
-    }
-    Err(SiteError::Missing {
-        function: code.name().to_owned(),
-        expected: "emulated instruction after the call",
-    })
+    let end = first_emulated(code, &instructions, after, NO_ARGUMENTS)?;
+    Ok(ResolverSites { start: site(code, call, emulated), end })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::goruntime::testdata::load;
+    use crate::goruntime::{
+        code::{Emulated, Flow, Instruction},
+        testdata::load,
+    };
 
     const GETADDRINFO_1_18_PIE: &str = include_str!("testdata/getaddrinfo-go1.18.10-pie.hex");
     const GETADDRINFO_1_26: &str = include_str!("testdata/getaddrinfo-go1.26.8.hex");

@@ -123,16 +123,8 @@ pub fn poll_wait(
     let body = body_after_stack_check(code, &instructions)?;
     let start = first_emulated(code, &instructions, body, POLL_WAIT_ARGUMENTS)?;
 
-    let mut calls = body
-        .iter()
-        .enumerate()
-        .filter(|(_, instruction)| instruction.flow == Flow::Call { target: netpollblock });
-    let missing =
-        || SiteError::Missing { function: code.name().to_owned(), expected: "call of runtime.netpollblock" };
-    let (call_index, call) = calls.next().ok_or_else(missing)?;
-    if let Some((_, second)) = calls.next() {
-        return Err(unexpected(code, second, "one call of runtime.netpollblock only"));
-    }
+    let expected = ["call of runtime.netpollblock", "one call of runtime.netpollblock only"];
+    let (call_index, call) = only_call(code, body, netpollblock, expected)?;
     let end_instruction = branch_on_result(code, body.get(call_index + 1..).unwrap_or_default())?;
     refuse_jumps_over(code, &instructions, call.end(), end_instruction)?;
     let end = site(code, end_instruction, Emulated::ConditionalJump);
@@ -213,8 +205,26 @@ fn body_after_stack_check<'a>(
     .ok_or_else(|| unexpected(code, branch, "a jump to the growing of the stack"))
 }
 
+/// The one call of the function at `target`, and where it stands among the instructions; `expected` says of what there is none, and of
+/// what there are several.
+pub(super) fn only_call<'a>(
+    code: &FunctionCode,
+    instructions: &'a [Instruction],
+    target: u64,
+    [one, only]: [&'static str; 2],
+) -> Result<(usize, &'a Instruction), SiteError> {
+    let mut calls =
+        instructions.iter().enumerate().filter(|(_, instruction)| instruction.flow == Flow::Call { target });
+    let missing = || SiteError::Missing { function: code.name().to_owned(), expected: one };
+    let call = calls.next().ok_or_else(missing)?;
+    match calls.next() {
+        Some((_, second)) => Err(unexpected(code, second, only)),
+        None => Ok(call),
+    }
+}
+
 /// The first emulated instruction of `body` that runs exactly once a call, with the first so many arguments and g not yet overwritten.
-fn first_emulated(
+pub(super) fn first_emulated(
     code: &FunctionCode,
     all: &[Instruction],
     body: &[Instruction],

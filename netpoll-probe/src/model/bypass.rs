@@ -75,19 +75,14 @@ fn is_newer_fsnotify(path: &str, version: &str) -> bool {
 pub const NAMED_FDS: usize = 8;
 
 impl Bypass {
+    fn none_yet(pid: u32, kind: BypassKind) -> Self {
+        Self { pid, kind, count: 0, fds: Vec::new(), modules: Vec::new(), blocked_ns: None, longest_ns: None }
+    }
+
     /// Of the C library's resolver, which was not called yet.
     #[must_use]
     pub fn of_resolver(pid: u32) -> Self {
-        let kind = BypassKind::CResolver;
-        Self {
-            pid,
-            kind,
-            count: 0,
-            fds: Vec::new(),
-            modules: Vec::new(),
-            blocked_ns: Some(0),
-            longest_ns: Some(0),
-        }
+        Self { blocked_ns: Some(0), longest_ns: Some(0), ..Self::none_yet(pid, BypassKind::CResolver) }
     }
 
     /// Adds a call of so many ns.
@@ -100,15 +95,7 @@ impl Bypass {
     /// Of these fds; `None` when there are none.
     #[must_use]
     pub fn of(pid: u32, kind: BypassKind, fds: impl IntoIterator<Item = BypassFd>) -> Option<Self> {
-        let mut bypass = Self {
-            pid,
-            kind,
-            count: 0,
-            fds: Vec::new(),
-            modules: Vec::new(),
-            blocked_ns: None,
-            longest_ns: None,
-        };
+        let mut bypass = Self::none_yet(pid, kind);
         for fd in fds {
             bypass.count += 1;
             if bypass.fds.len() < NAMED_FDS {

@@ -264,6 +264,8 @@ struct Quality {
 #[derive(Debug, Deserialize)]
 struct Cost {
     cpu_ns: u64,
+    /// With `--stats` only.
+    bpf_run_ns: Option<u64>,
     peak_resident_bytes: u64,
 }
 

@@ -5,9 +5,12 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context as _, Result, ensure};
 use netpoll_probe_tests::process::{Follow, Process};
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{super::PATIENCE, load::Target};
+use super::{
+    super::{PATIENCE, Summary, number},
+    load::Target,
+};
 
 /// One way to watch a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,26 +52,6 @@ pub(super) struct Own {
     pub(super) bpf_ns_per_wait: f64,
     /// The most memory it had, bytes.
     pub(super) resident_bytes: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Summary {
-    duration_ns: u64,
-    quality: Quality,
-    cost: Cost,
-}
-
-#[derive(Debug, Deserialize)]
-struct Quality {
-    seen: u64,
-    lost: std::collections::BTreeMap<String, u64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Cost {
-    cpu_ns: u64,
-    bpf_run_ns: Option<u64>,
-    peak_resident_bytes: u64,
 }
 
 /// A subject at work.
@@ -174,7 +157,6 @@ impl Watching {
         ensure!(finished.status.success(), "the probe ended with {}:\n{}", finished.status, finished.stderr);
         let summary: Summary =
             serde_json::from_str(&finished.stdout).context("the summary is not as expected")?;
-        let number = super::super::number;
         let seconds = number(summary.duration_ns) / 1e9;
         let seen = number(summary.quality.seen);
         Ok(Some(Own {
