@@ -22,10 +22,10 @@ pub struct Config {
     pub tgid: u32,
     /// The inode of this tool's PID namespace, for the iterator over tasks.
     pub pid_namespace: u32,
-    /// Whether sockets can be found by their `struct sock` (the tracepoint plan).
-    pub index_sockets: u32,
-    /// Whether the entry of `epoll_pwait` is traced, for wakings and bounds (the tracepoint plan).
-    pub trace_poll_entry: u32,
+    /// Whether tracepoints stand in for `ep_poll_callback`, so that sockets are found by their `struct sock`, and wakings of the poller kept.
+    pub stand_ins: u32,
+    /// Whether system calls show the waits.
+    pub follow_syscalls: u32,
 
     /// `runtime.g.m`
     pub g_m: u32,
@@ -150,4 +150,10 @@ pub struct Config {
     pub epitem_ep: u32,
     /// `epitem.event.data`
     pub epitem_event_data: u32,
+    /// `epitem.fllink`, by which a file's epoll items are linked.
+    pub epitem_link: u32,
+    /// `epitem.ffd.fd`
+    pub epitem_fd: u32,
+    /// `file.f_ep`: the list of its epoll items.
+    pub file_ep: u32,
 }

@@ -41,11 +41,19 @@ pub enum Counter {
     RingFullExec,
     /// Calls of the C library's resolver that were not told: the ring buffer was full.
     RingFullResolve,
+    /// Calls of the C library's resolver that could not be remembered.
+    ResolvesFull,
+    /// Ends of such calls whose start was not seen.
+    ResolveWithoutStart,
+    /// Connects that could not be remembered: their waits are lost.
+    ConnectsFull,
+    /// Goroutines that were found waiting for a collected event, and whose system call before had not been seen: waits that are lost.
+    StartUnseen,
 }
 
 impl Counter {
     /// All counters, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::RingFullWait,
         Self::RingFullStack,
         Self::RingFullUnixName,
@@ -64,6 +72,10 @@ impl Counter {
         Self::ReadEpollItem,
         Self::RingFullExec,
         Self::RingFullResolve,
+        Self::ResolvesFull,
+        Self::ResolveWithoutStart,
+        Self::ConnectsFull,
+        Self::StartUnseen,
     ];
 
     /// The name that reports use.
@@ -88,6 +100,10 @@ impl Counter {
             Self::ReadEpollItem => "read_epoll_item",
             Self::RingFullExec => "ring_full_exec",
             Self::RingFullResolve => "ring_full_resolve",
+            Self::ResolvesFull => "resolves_full",
+            Self::ResolveWithoutStart => "resolve_without_start",
+            Self::ConnectsFull => "connects_full",
+            Self::StartUnseen => "start_unseen",
         }
     }
 
@@ -101,6 +117,8 @@ impl Counter {
                 | Self::ReadTarget
                 | Self::ReadOutcome
                 | Self::StartWithoutEnd
+                | Self::ConnectsFull
+                | Self::StartUnseen
         )
     }
 }

@@ -7,6 +7,9 @@ pub const STACK_FRAMES: usize = 127;
 /// call a database, 99.6 % are no further from the stack's end.
 pub const STACK_COPY_BYTES: usize = 4096;
 
+/// Bytes of a `runtime.pollDesc` that are read at once: its fd, `fdseq`, `atomicInfo`, `rg` and `wg` lie in them in every version.
+pub const POLL_DESC_BYTES: usize = 64;
+
 /// Events that Go's netpoller takes from one `epoll_pwait` (`runtime/netpoll_epoll.go`, `var events [128]`; the same
 /// in Go 1.18–1.27).
 pub const POLL_EVENTS: usize = 128;
@@ -53,11 +56,14 @@ pub const LABEL_KEY_BYTES: usize = 32;
 /// Bytes of a label's value that are kept; a power of two.
 pub const LABEL_VALUE_BYTES: usize = 64;
 
-/// Threads of the target whose `epoll_pwait` or waking is remembered.
+/// Threads of the targets whose last `epoll_pwait` or waking is remembered.
 pub const THREADS: u32 = 1 << 14;
 
 /// Goroutines that are in the C library's resolver at once. Go lets 500 threads be there (`net/net.go`, `concurrentThreadsLimit`).
 pub const RESOLVES: u32 = 1 << 12;
+
+/// Goroutines that are between a connect and its registration at once; a few microseconds each.
+pub const CONNECTS: u32 = 1 << 10;
 
 /// Processes that one session can have as targets; their index has to fit above an address of 48 bits.
 pub const TARGETS: u32 = 1 << 12;

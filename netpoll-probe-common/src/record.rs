@@ -82,6 +82,8 @@ pub mod flag {
     pub const FIRST_EVENT: u16 = 8;
     /// Something had been sent on the TCP socket since the last wait of a reader ended: an answer may be owed.
     pub const SENT_BEFORE: u16 = 16;
+    /// Woken as ready, and the goroutine's next system call on the fd said EAGAIN.
+    pub const SPURIOUS: u16 = 32;
 }
 
 /// What every record begins with.

@@ -13,6 +13,12 @@ pub const fn of_slot_key(key: u64) -> (u64, u32) {
     (key & ((1 << 48) - 1), (key >> 48) as u32)
 }
 
+/// The key of an fd in the map `FDS`: its number, and above it which of the targets has it.
+#[must_use]
+pub const fn fd_key(fd: u32, target: u32) -> u64 {
+    fd as u64 | (target as u64) << 32
+}
+
 /// The state of one pollDesc, the value of the map `SLOTS` (key: [`slot_key`]). Entries stay: a pollDesc is
 /// reused and never freed, and an insert and a delete for every wait would cost more than the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +66,10 @@ pub struct WaitSlot {
     pub last_g: u64,
     /// A TCP socket's `bytes_sent` when a reader's wait began; between waits, when the last one ended.
     pub sent_bytes: u64,
+    /// The stack that the goroutine parked with, where that is seen; 0: not known.
+    pub stack_hash: u64,
+    /// Its labels then; 0: none, or not known.
+    pub labels_hash: u64,
     /// `pollDesc.fdseq` at the start, cut to the bits of the epoll tag.
     pub tag: u32,
     /// The file descriptor.
@@ -124,6 +134,8 @@ impl WaitSlot {
         last_ticks: 0,
         last_g: 0,
         sent_bytes: 0,
+        stack_hash: 0,
+        labels_hash: 0,
         tag: 0,
         fd: 0,
         kernel_ready_source: 0,
@@ -160,8 +172,8 @@ impl FileFacts {
 )]
 #[repr(C)]
 pub struct ThreadSlot {
-    /// When it entered the `epoll_pwait` that it is in, 0: it is in none.
-    pub poll_entry_ns: u64,
-    /// When it was last woken in that call, 0: not yet.
+    /// When it last left an `epoll_pwait`, 0: not seen. The next one began later.
+    pub left_ns: u64,
+    /// When it was last woken in an `epoll_pwait` that it has not left, 0: not yet.
     pub waking_ns: u64,
 }

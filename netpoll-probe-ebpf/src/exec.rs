@@ -1,19 +1,17 @@
 //! A target runs another program.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use netpoll_probe_common::{
     counter::Counter,
     record::{ExecRecord, kind},
 };
 
-use crate::{emit, target};
+use crate::{emit, now, target};
 
 /// The current process has replaced its program. It is a thread group of one thread now, whose id was `old_pid` before.
 #[inline(always)]
 pub fn exec(old_pid: i32) {
     let Some(target) = target::current() else { return };
-    // SAFETY: the helper has no preconditions.
-    let at_ns = unsafe { bpf_ktime_get_ns() };
+    let at_ns = now();
     let header = emit::header::<ExecRecord>(kind::EXEC, target.tgid);
     let by_first_thread = u64::from(old_pid as u32 == target.tgid);
     emit::record_now(ExecRecord { header, at_ns, by_first_thread }, Counter::RingFullExec);

@@ -39,24 +39,25 @@ pub fn of_fd(fd: u64) -> Option<u64> {
 }
 
 /// Brings `facts` up to date for an fd of the current task. Where `pollDesc.fdseq` exists (Go 1.21) one look is
-/// enough for as long as it stays the same; before, every wait looks.
+/// enough for as long as it stays the same; before, every wait looks. Returns whether they were up to date.
 #[inline(always)]
-pub fn refresh(facts: &mut FileFacts, fd: i32, tag: u32, target: Target) {
+pub fn refresh(facts: &mut FileFacts, fd: i32, tag: u32, target: Target) -> bool {
     if facts.known == 1 && facts.fd == fd && facts.tag == tag && config!(pd_has_fdseq) == 1 {
-        return;
+        return true;
     }
     facts.known = 0;
     let Some(file) = of_fd(fd as u64) else {
         emit::count(Counter::ReadFile);
-        return;
+        return false;
     };
     if fill(facts, file, target).is_none() {
         emit::count(Counter::ReadFile);
-        return;
+        return false;
     }
     facts.fd = fd;
     facts.tag = tag;
     facts.known = 1;
+    false
 }
 
 /// Fills all but `fd`, `tag` and `known` from a `struct file`.

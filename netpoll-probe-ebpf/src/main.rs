@@ -2,10 +2,11 @@
 //!
 //! | program | hook | body |
 //! |---|---|---|
-//! | `wait_start` | uprobe, `internal/poll.runtime_pollWait` or `runtime.netpollblock`, after the stack check | [`wait::start`] |
-//! | `wait_end` | uprobe, the conditional jump after the call of `netpollblock` in `runtime_pollWait` | [`wait::end`] |
+//! | `wait_start` | uprobe, `internal/poll.runtime_pollWait` or `runtime.netpollblock`, after the stack check | [`wait::start_in_poll_wait`] |
+//! | `wait_end` | uprobe, the conditional jump after the call of `netpollblock` in `runtime_pollWait` | [`wait::end_in_poll_wait`] |
 //! | `netpollready` | uprobe, `runtime.netpollready` (`--hooks runtime`) | [`poll::netpollready`] |
-//! | `poll_entry`, `poll_exit` | tracepoints, `epoll_pwait` | [`poll`] |
+//! | `broken_off` | uprobe, the way of `runtime_pollWait` when `netpollblock` has returned false | [`wait::broken_off`] |
+//! | `syscall_exit` | BTF tracepoint `sys_exit` | [`syscall::exit`] |
 //! | `callback_fentry`, `callback_kprobe` | `ep_poll_callback` | [`ready::callback`] |
 //! | `data_ready`, `state_change`, `reset`, `segment`, `waking` | BTF tracepoints, where the callback cannot be hooked | [`ready`] |
 //! | `resolve_start`, `resolve_end` | uprobes, the call of `runtime.cgocall` in `net._C2func_getaddrinfo` and its like, and the jump after it | [`resolver`] |
@@ -22,12 +23,14 @@ mod files;
 mod labels;
 mod maps;
 mod poll;
+mod polldesc;
 mod read;
 mod ready;
 mod regs;
 mod resolver;
 mod scratch;
 mod stack;
+mod syscall;
 mod target;
 mod tasks;
 mod wait;
@@ -35,22 +38,32 @@ mod wait;
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, fentry, kprobe, tracepoint, uprobe},
-    programs::{BtfTracePointContext, FEntryContext, ProbeContext, TracePointContext},
+    helpers::bpf_ktime_get_ns,
+    macros::{btf_tracepoint, fentry, kprobe, uprobe},
+    programs::{BtfTracePointContext, FEntryContext, ProbeContext},
 };
+
+use crate::regs::Syscall;
+
+/// CLOCK_MONOTONIC, ns.
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
 
 /// `func runtime_pollWait(pd *pollDesc, mode int) int` (Go, `runtime/netpoll.go`), or
 /// `func netpollblock(pd *pollDesc, mode int32, waitio bool) bool`: the same first two arguments.
 #[uprobe]
 pub fn wait_start(ctx: ProbeContext) -> u32 {
-    wait::start(&ctx);
+    wait::start_in_poll_wait(&ctx);
     0
 }
 
 /// The conditional jump on the result of `netpollblock`, in `runtime_pollWait`.
 #[uprobe]
 pub fn wait_end(ctx: ProbeContext) -> u32 {
-    wait::end(&ctx);
+    wait::end_in_poll_wait(&ctx);
     0
 }
 
@@ -75,17 +88,17 @@ pub fn resolve_end(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// `epoll_pwait(epfd, events, maxevents, timeout, …)` begins.
-#[tracepoint]
-pub fn poll_entry(_ctx: TracePointContext) -> u32 {
-    poll::entry();
+/// After the conditional jump on the result of `netpollblock`, where it is false.
+#[uprobe]
+pub fn broken_off(ctx: ProbeContext) -> u32 {
+    wait::broken_off(&ctx);
     0
 }
 
-/// `epoll_pwait` returns.
-#[tracepoint]
-pub fn poll_exit(ctx: TracePointContext) -> u32 {
-    poll::exit(&ctx);
+/// `TP_PROTO(struct pt_regs *regs, long ret)`, `include/trace/events/syscalls.h`.
+#[btf_tracepoint(function = "sys_exit")]
+pub fn syscall_exit(ctx: BtfTracePointContext) -> u32 {
+    syscall::exit(&Syscall::returning(&ctx));
     0
 }
 

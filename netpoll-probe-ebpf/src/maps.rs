@@ -8,7 +8,7 @@ use aya_ebpf::{
 use netpoll_probe_common::{
     counter::Counter,
     limit::{
-        LABEL_SETS, LABELS, POLL_SCRATCH_BYTES, RESOLVES as RESOLVE_COUNT, RING_BYTES, SLOTS as SLOT_COUNT,
+        CONNECTS as CONNECT_COUNT, LABEL_SETS, LABELS, POLL_SCRATCH_BYTES, RESOLVES as RESOLVE_COUNT, RING_BYTES, SLOTS as SLOT_COUNT,
         SOCKETS as SOCKET_COUNT, STACKS, TARGETS as TARGET_COUNT, THREADS as THREAD_COUNT, UNIX_NAMES,
     },
     record::Label,
@@ -29,6 +29,15 @@ pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(TARGET_COUNT, 
 /// waits that it found open at attach. When it is full a wait is lost and counted.
 #[map]
 pub static SLOTS: HashMap<u64, PollDescSlot> = HashMap::with_max_entries(SLOT_COUNT, BPF_F_NO_PREALLOC);
+
+/// fd ([`fd_key`](netpoll_probe_common::slot::fd_key)) → key in [`SLOTS`] of the pollDesc that it had when a wait on it was last seen.
+/// Written where waits are seen by system calls, and by user space at attach.
+#[map]
+pub static FDS: HashMap<u64, u64> = HashMap::with_max_entries(SLOT_COUNT, BPF_F_NO_PREALLOC);
+
+/// `runtime.g` ([`slot_key`](netpoll_probe_common::slot::slot_key)) → the fd that it is connecting, until that is registered.
+#[map]
+pub static CONNECTS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(CONNECT_COUNT, 0);
 
 /// `struct sock` address → key in [`SLOTS`], for the socket tracepoints. The least recently used one makes room.
 #[map]
@@ -58,7 +67,7 @@ pub static THREADS: LruHashMap<u32, ThreadSlot> = LruHashMap::with_max_entries(T
 #[map]
 pub static RESOLVES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(RESOLVE_COUNT, 0);
 
-/// By target: the entry, in ns, of its last `epoll_pwait` that returned all that was ready.
+/// By target: when, in ns, its last `epoll_pwait` that slept and returned all that was ready had not yet looked.
 #[map]
 pub static LAST_POLL: Array<u64> = Array::with_max_entries(TARGET_COUNT, 0);
 

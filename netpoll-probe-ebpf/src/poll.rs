@@ -1,13 +1,10 @@
-//! The runtime's poller collects events: the exit of `epoll_pwait`, decoded to pollDescs.
+//! The poller collects events: the exit of `epoll_pwait`, and `runtime.netpollready`.
 
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    helpers::{
-        bpf_ktime_get_ns,
-        generated::{bpf_loop, bpf_probe_read_user},
-    },
-    programs::{ProbeContext, TracePointContext},
+    helpers::generated::{bpf_loop, bpf_probe_read_user},
+    programs::ProbeContext,
 };
 use netpoll_probe_common::{
     counter::Counter,
@@ -16,7 +13,15 @@ use netpoll_probe_common::{
     slot::{PollDescSlot, ThreadSlot, WaitSlot, slot_key},
 };
 
-use crate::{config::config, emit, file, maps, read, regs, target};
+use crate::{
+    config::config,
+    emit, file, maps, now,
+    polldesc::{self, READ, WRITE},
+    read,
+    regs::{self, Syscall},
+    target::{self, Target},
+    wait,
+};
 
 /// `EPOLLIN|EPOLLRDHUP|EPOLLHUP|EPOLLERR` and `EPOLLOUT|EPOLLHUP|EPOLLERR`: what wakes a reader and a writer
 /// (`runtime/netpoll_epoll.go`, `netpoll`).
@@ -25,20 +30,6 @@ pub const WRITE_EVENTS: u32 = 0x1c;
 
 /// `epoll_pwait` takes milliseconds.
 const NS_PER_MS: u64 = 1_000_000;
-
-/// `field:long ret` of the tracepoint `sys_exit_epoll_pwait`; the same for every `sys_exit_*`.
-const RET: usize = 16;
-
-/// A thread of the target enters `epoll_pwait`.
-#[inline(always)]
-pub fn entry() {
-    if target::current().is_none() {
-        return;
-    }
-    // SAFETY: the helper has no preconditions.
-    let poll_entry_ns = unsafe { bpf_ktime_get_ns() };
-    let _ = maps::THREADS.insert(&target::thread(), &ThreadSlot { poll_entry_ns, waking_ns: 0 }, 0);
-}
 
 /// One `epoll_pwait` that returned events.
 struct Poll {
@@ -54,32 +45,17 @@ struct Poll {
 
 /// A thread of the target returns from `epoll_pwait`.
 #[inline(always)]
-pub fn exit(ctx: &TracePointContext) {
-    let Some(target) = target::current() else { return };
-    // SAFETY: the helper has no preconditions.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: the field is inside the tracepoint's record.
-    let Ok(count) = (unsafe { ctx.read_at::<i64>(RET) }) else { return };
-    let call = regs::syscall();
-    let thread = leave();
-    let mut poll = Poll {
-        now_ns,
-        waking_ns: if count == 1 && !timed_out(&thread, &call) { thread.waking_ns } else { 0 },
-        ready_after_ns: 0,
-        poller: 0,
-        epfd: call.argument_0,
-        target: target.index,
-    };
-    if let Some(last) = maps::LAST_POLL.get_ptr_mut(target.index) {
-        // SAFETY: a map value. Two pollers at once may mix: then the bound is the older or the newer entry, both true.
-        unsafe {
-            poll.ready_after_ns = *last;
-            if thread.poll_entry_ns != 0 {
-                // A call that was full may have left something behind.
-                *last = if count < call.argument_2 as i64 { thread.poll_entry_ns } else { 0 };
-            }
-        }
+pub fn exit(call: &Syscall, target: Target) {
+    let count = call.result();
+    let sleeps = call.argument_3() as i32 != 0;
+    // Where tracepoints stand in for the callback, the sleeper's waking is kept, and so are calls that returned nothing.
+    let stands_in = config!(stand_ins) == 1;
+    if count <= 0 && !stands_in {
+        return;
     }
+    let now_ns = now();
+    let thread = if stands_in { left(now_ns) } else { ThreadSlot::default() };
+    let ready_after_ns = if stands_in && sleeps { bound(call, &thread, target) } else { last_bound(target) };
     if count <= 0 {
         return;
     }
@@ -93,52 +69,88 @@ pub fn exit(ctx: &TracePointContext) {
     // The mask changes nothing; it shows the verifier a bound.
     let bytes = (taken as u32 * config!(epoll_event_bytes) as u32) & (POLL_SCRATCH_BYTES as u32 - 1);
     // SAFETY: bytes is less than the scratch's size. Tracepoint programs are not preempted, so it is ours.
-    if unsafe { bpf_probe_read_user(scratch.cast(), bytes, call.argument_1 as *const _) } != 0 {
+    if unsafe { bpf_probe_read_user(scratch.cast(), bytes, call.argument_1() as *const _) } != 0 {
         emit::count(Counter::ReadPollEvents);
         return;
     }
-    poll.poller = u64::from(poller_of(&call));
+    let mut poll = Poll {
+        now_ns,
+        waking_ns: if count == 1 && !may_have_timed_out(&thread, call) { thread.waking_ns } else { 0 },
+        ready_after_ns,
+        poller: u64::from(poller_of(call)),
+        epfd: call.argument_0(),
+        target: target.index,
+    };
+    if taken == 1 {
+        // SAFETY: a Poll.
+        unsafe { each_event(0, (&raw mut poll).cast()) };
+        return;
+    }
     // SAFETY: the callback has the signature that the helper wants, and gets a context that outlives the loop.
     unsafe {
         bpf_loop(taken as u32, each_event as *mut c_void, (&raw mut poll).cast(), 0);
     }
 }
 
-/// The thread's slot, and marks that it is in no `epoll_pwait` any more.
+/// What is known of the thread's call, and marks that it has left.
 #[inline(always)]
-fn leave() -> ThreadSlot {
-    if config!(trace_poll_entry) == 0 {
-        return ThreadSlot { poll_entry_ns: 0, waking_ns: 0 };
-    }
-    let Some(slot) = maps::THREADS.get_ptr_mut(&target::thread()) else {
-        return ThreadSlot { poll_entry_ns: 0, waking_ns: 0 };
+fn left(now_ns: u64) -> ThreadSlot {
+    let thread = target::thread();
+    let Some(slot) = maps::THREADS.get_ptr_mut(&thread) else {
+        let _ = maps::THREADS.insert(&thread, &ThreadSlot { left_ns: now_ns, waking_ns: 0 }, 0);
+        return ThreadSlot::default();
     };
     // SAFETY: a map value; only this thread and its wakers touch it, and they only while it sleeps.
     unsafe {
         let was = *slot;
-        (*slot).poll_entry_ns = 0;
+        (*slot).left_ns = now_ns;
+        (*slot).waking_ns = 0;
         was
     }
 }
 
-/// Whether the thread's last waking was, or may have been, its own timeout: then what it collected came at some time
-/// on its way, or earlier, and not at the waking.
+/// The bound for what this call returned, from calls before. What this one left behind was not ready when it looked, which was after its
+/// waking.
 #[inline(always)]
-fn timed_out(thread: &ThreadSlot, call: &regs::Syscall) -> bool {
-    let timeout_ms = call.argument_3 as i32;
-    timeout_ms >= 0 && thread.waking_ns >= thread.poll_entry_ns + timeout_ms as u64 * NS_PER_MS
+fn bound(call: &Syscall, thread: &ThreadSlot, target: Target) -> u64 {
+    let Some(last) = maps::LAST_POLL.get_ptr_mut(target.index) else { return 0 };
+    // SAFETY: a map value. Two pollers at once may mix: then the bound is the older or the newer one, both true.
+    unsafe {
+        let before_ns = *last;
+        if call.result() >= call.argument_2() as i64 {
+            // A call that was full may have left something behind.
+            *last = 0;
+        } else if thread.waking_ns != 0 {
+            *last = thread.waking_ns;
+        }
+        before_ns
+    }
+}
+
+#[inline(always)]
+fn last_bound(target: Target) -> u64 {
+    maps::LAST_POLL.get(target.index).copied().unwrap_or(0)
+}
+
+/// Whether the thread's last waking may have been its own timeout: then what it collected came at some time on its way, or earlier, and
+/// not at the waking. The call began after the thread had left the one before.
+#[inline(always)]
+fn may_have_timed_out(thread: &ThreadSlot, call: &Syscall) -> bool {
+    let timeout_ms = call.argument_3() as i32;
+    timeout_ms >= 0 && thread.waking_ns >= thread.left_ns + timeout_ms as u64 * NS_PER_MS
 }
 
 /// Who polls: with a timeout an M that may sleep; without, one that holds a P, or `sysmon`, which holds none.
 #[inline(always)]
-fn poller_of(call: &regs::Syscall) -> u8 {
-    if call.argument_3 as i32 != 0 {
+fn poller_of(call: &Syscall) -> u8 {
+    if call.argument_3() as i32 != 0 {
         return poller::BLOCKING;
     }
+    let g = call.g();
     let p = (|| {
-        let m: u64 = read::user(call.g + config!(g_m))?;
+        let m: u64 = read::user(g + config!(g_m))?;
         let g0: u64 = read::user(m + config!(m_g0))?;
-        if g0 != call.g {
+        if g0 != g {
             return None;
         }
         read::user::<u64>(m + config!(m_p))
@@ -164,15 +176,48 @@ unsafe extern "C" fn each_event(index: u64, poll: *mut c_void) -> i64 {
         (event.read(), data.read(), data.add(1).read())
     };
     let (pd, tag) = decode(u64::from(low) | u64::from(high) << 32);
-    let Some(slot) = maps::SLOTS.get_ptr_mut(&slot_key(pd, poll.target)) else { return 0 };
-    // SAFETY: a map value; see wait::try_start for who else writes it.
+    let (reads, writes) = (events & READ_EVENTS != 0, events & WRITE_EVENTS != 0);
+    let Some(slot) = maps::SLOTS.get_ptr_mut(&slot_key(pd, poll.target)) else {
+        if config!(follow_syscalls) == 1 {
+            count_unseen(pd, reads, READ);
+            count_unseen(pd, writes, WRITE);
+        }
+        return 0;
+    };
+    // SAFETY: a map value; see wait::begin for who else writes it.
     let slot = unsafe { &mut *slot };
-    let mut known = collect(&mut slot.read, events & READ_EVENTS != 0, tag, poll);
-    known |= collect(&mut slot.write, events & WRITE_EVENTS != 0, tag, poll);
+    if config!(follow_syscalls) == 1 {
+        drop_if_not_parked(&mut slot.read, pd, reads, tag, READ);
+        drop_if_not_parked(&mut slot.write, pd, writes, tag, WRITE);
+    }
+    let mut known = collect(&mut slot.read, reads, tag, poll);
+    known |= collect(&mut slot.write, writes, tag, poll);
     if known {
         learn_eventpoll(poll);
     }
     0
+}
+
+/// The runtime has not handled the event yet, so whoever waits for it stands in the pollDesc.
+#[inline(always)]
+fn drop_if_not_parked(wait: &mut WaitSlot, pd: u64, hit: bool, tag: u32, mode: u64) {
+    if !hit || (wait.start_ns != 0 && (wait.tag != tag || wait.poll_ns != 0)) {
+        return;
+    }
+    match polldesc::is_waited_on(pd, mode) {
+        Some(true) if wait.start_ns == 0 => emit::count(Counter::StartUnseen),
+        Some(false) if wait.start_ns != 0 => wait::set_start(wait, 0),
+        Some(_) => {}
+        None => emit::count(Counter::ReadTarget),
+    }
+}
+
+/// Counts a wait that ends with this event and has no slot.
+#[inline(always)]
+fn count_unseen(pd: u64, hit: bool, mode: u64) {
+    if hit && polldesc::is_waited_on(pd, mode) == Some(true) {
+        emit::count(Counter::StartUnseen);
+    }
 }
 
 /// The pollDesc and tag in an epoll event's data word (`runtime/tagptr_64bit.go`, `taggedPointer`; before Go 1.21 the
@@ -241,15 +286,14 @@ fn learn_eventpoll(poll: &Poll) {
 #[inline(always)]
 pub fn netpollready(ctx: &ProbeContext) {
     let Some(target) = target::current() else { return };
-    // SAFETY: the helper has no preconditions.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
     let mode = regs::argument_2(ctx) as u32;
     let Some(slot) = maps::SLOTS.get_ptr_mut(&slot_key(regs::argument_1(ctx), target.index)) else { return };
     // SAFETY: as in each_event.
     let slot: &mut PollDescSlot = unsafe { &mut *slot };
-    let poll = Poll { now_ns, waking_ns: 0, ready_after_ns: 0, poller: 0, epfd: 0, target: target.index };
-    const R: u32 = b'r' as u32;
-    const W: u32 = b'w' as u32;
+    let poll =
+        Poll { now_ns: now(), waking_ns: 0, ready_after_ns: 0, poller: 0, epfd: 0, target: target.index };
+    const R: u32 = READ as u32;
+    const W: u32 = WRITE as u32;
     let (read_tag, write_tag) = (slot.read.tag, slot.write.tag);
     collect(&mut slot.read, mode == R || mode == R + W, read_tag, &poll);
     collect(&mut slot.write, mode == W || mode == R + W, write_tag, &poll);

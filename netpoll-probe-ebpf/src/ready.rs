@@ -6,18 +6,18 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{bindings::task_struct, helpers::bpf_ktime_get_ns};
+use aya_ebpf::bindings::task_struct;
 use netpoll_probe_common::{
     counter::Counter,
     record::source,
-    slot::{PollDescSlot, WaitSlot, slot_key},
+    slot::{PollDescSlot, ThreadSlot, WaitSlot, slot_key},
 };
 
 use crate::{
     config::config,
-    emit, maps,
+    emit, maps, now,
     poll::{self, READ_EVENTS, WRITE_EVENTS},
-    read, target,
+    read, regs, target,
 };
 
 /// `include/net/tcp_states.h`
@@ -43,7 +43,7 @@ pub fn callback(wait: u64, key: u64) {
     };
     let (pd, tag) = poll::decode(data);
     let Some(slot) = maps::SLOTS.get_ptr_mut(&slot_key(pd, target)) else { return };
-    // SAFETY: a map value; see wait::try_start for who else writes it.
+    // SAFETY: a map value; see wait::begin for who else writes it.
     let slot = unsafe { &mut *slot };
     let events = key as u32;
     if slot.read.tag == tag && (events == 0 || events & READ_EVENTS != 0) {
@@ -108,17 +108,18 @@ pub fn waking(task: *const task_struct) {
             task.add(config!(task_pid) as usize).cast::<u32>().read(),
         )
     };
-    if target::of(tgid).is_none() {
+    if target::of(tgid).is_none() || !regs::sleeps_in_poll(task.cast()) {
         return;
     }
-    let Some(thread) = maps::THREADS.get_ptr_mut(&pid) else { return };
+    let waking_ns = now();
+    let Some(thread) = maps::THREADS.get_ptr_mut(&pid) else {
+        // It sleeps there since before the programs came.
+        let _ = maps::THREADS.insert(&pid, &ThreadSlot { left_ns: 0, waking_ns }, 0);
+        return;
+    };
     // The last waking counts: woken for an event that another thread collected first, it goes back to sleep.
     // SAFETY: a map value of a thread that sleeps; of two wakers at once either time will do.
-    unsafe {
-        if (*thread).poll_entry_ns != 0 {
-            (*thread).waking_ns = bpf_ktime_get_ns();
-        }
-    }
+    unsafe { (*thread).waking_ns = waking_ns };
 }
 
 /// The slot of the pollDesc that waits on a socket. `struct sock` addresses are recycled: it must be the one that the
@@ -129,7 +130,7 @@ fn slot_of(sk: *const c_void) -> Option<&'static mut PollDescSlot> {
     // SAFETY: the value is copied at once.
     let key = unsafe { maps::SOCKETS.get(&sk) }.copied()?;
     let slot = maps::SLOTS.get_ptr_mut(&key)?;
-    // SAFETY: a map value; see wait::try_start for who else writes it.
+    // SAFETY: a map value; see wait::begin for who else writes it.
     let slot = unsafe { &mut *slot };
     (slot.file.sk == sk).then_some(slot)
 }
@@ -139,7 +140,6 @@ fn stamp(wait: &mut WaitSlot, from: u8) {
     if wait.start_ns == 0 || wait.kernel_ready_ns != 0 || wait.poll_ns != 0 {
         return;
     }
-    // SAFETY: the helper has no preconditions.
-    wait.kernel_ready_ns = unsafe { bpf_ktime_get_ns() };
+    wait.kernel_ready_ns = now();
     wait.kernel_ready_source = from;
 }

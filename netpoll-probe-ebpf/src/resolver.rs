@@ -1,33 +1,36 @@
 //! Calls of the C library's resolver: they block a thread, and the netpoller does not know of them.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::ProbeContext};
+use aya_ebpf::programs::ProbeContext;
 use netpoll_probe_common::{
     counter::Counter,
     record::{ResolveRecord, kind},
     slot::slot_key,
 };
 
-use crate::{config::config, emit, maps, read, regs, target};
+use crate::{config::config, emit, maps, now, read, regs, target};
 
 /// A goroutine enters C.
 #[inline(always)]
 pub fn start(ctx: &ProbeContext) {
     let Some(target) = target::current() else { return };
-    // SAFETY: the helper has no preconditions.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-    let _ = maps::RESOLVES.insert(&slot_key(regs::g(ctx), target.index), &now_ns, 0);
+    let now_ns = now();
+    if maps::RESOLVES.insert(&slot_key(regs::g(ctx), target.index), &now_ns, 0).is_err() {
+        emit::count(Counter::ResolvesFull);
+    }
 }
 
 /// It is back. Without a start, it was there when the probe came.
 #[inline(always)]
 pub fn end(ctx: &ProbeContext) {
     let Some(target) = target::current() else { return };
-    // SAFETY: the helper has no preconditions.
-    let end_ns = unsafe { bpf_ktime_get_ns() };
+    let end_ns = now();
     let g = regs::g(ctx);
     let key = slot_key(g, target.index);
     // SAFETY: the value is copied at once.
-    let Some(start_ns) = unsafe { maps::RESOLVES.get(&key) }.copied() else { return };
+    let Some(start_ns) = unsafe { maps::RESOLVES.get(&key) }.copied() else {
+        emit::count(Counter::ResolveWithoutStart);
+        return;
+    };
     let _ = maps::RESOLVES.remove(&key);
     let Some(goid) = read::user(g + config!(g_goid)) else {
         emit::count(Counter::ReadTarget);

@@ -3,7 +3,7 @@
 //! A goroutine's stack is short and lies in one piece, so most are walked in one copy of their beginning. The kernel walks those that go
 //! on beyond it, which takes 2 µs more for a dozen frames (`wait_end`, Linux 6.18: 3.7 µs a run against 1.5).
 
-use core::hint::black_box;
+use core::{ffi::c_void, hint::black_box};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -18,7 +18,8 @@ use netpoll_probe_common::{
 };
 
 use crate::{
-    emit, maps, regs,
+    emit, maps,
+    regs::{self, Syscall},
     scratch::{self, Scratch},
     target::Target,
 };
@@ -35,15 +36,47 @@ pub struct Walked {
 /// What a frame pointer points to: the caller's frame pointer, and the address to return to.
 const FRAME_BYTES: u64 = 16;
 
-/// Walks the stack, hands it over if it is new, and returns its hash; 0: not known.
+/// Where a walk begins.
+struct Leaf {
+    /// The program's context, for the kernel's own walk.
+    context: *mut c_void,
+    pc: u64,
+    /// What is copied begins here.
+    base: u64,
+    frame_pointer: u64,
+}
+
+/// The hash of the stack at a uprobe; 0: not known. The stack is handed over if it is new.
 #[inline(always)]
-pub fn hash(ctx: &ProbeContext, target: Target) -> u64 {
+pub fn hash_of_uprobe(ctx: &ProbeContext, target: Target) -> u64 {
+    let frame_pointer = regs::frame_pointer(ctx);
+    let leaf =
+        Leaf { context: ctx.as_ptr(), pc: regs::instruction_pointer(ctx), base: frame_pointer, frame_pointer };
+    hash(&leaf, |_| None, target)
+}
+
+/// The same at a system call. The function that makes it has no frame, so its caller stands elsewhere.
+#[inline(always)]
+pub fn hash_of_syscall(call: &Syscall, target: Target) -> u64 {
+    let leaf = Leaf {
+        context: call.context(),
+        pc: call.instruction_pointer(),
+        base: call.stack_pointer(),
+        frame_pointer: call.frame_pointer(),
+    };
+    hash(&leaf, |top| Some(call.return_address(top)), target)
+}
+
+/// `caller` gives the second address, if it is not in the first frame, from the first word of the copy.
+#[inline(always)]
+fn hash(leaf: &Leaf, caller: impl Fn(u64) -> Option<u64>, target: Target) -> u64 {
     let Some(scratch) = maps::STACK_SCRATCH.get_ptr_mut(0) else { return 0 };
     let user = Scratch::take(scratch);
     // SAFETY: the scratch is this CPU's, and the program stays on its CPU; who preempts it is noticed below.
     let walked = unsafe { &raw mut (*scratch).value };
-    let Some((hash, frames)) = walk_copy(ctx, walked, target).or_else(|| walk_by_kernel(ctx, walked, target))
-    else {
+    let found =
+        walk_copy(leaf, caller, walked, target).or_else(|| walk_by_kernel(leaf.context, walked, target));
+    let Some((hash, frames)) = found else {
         emit::count(Counter::StackWalk);
         return 0;
     };
@@ -89,8 +122,13 @@ fn is_whole(scratch: *mut Scratch<Walked>, user: scratch::User) -> bool {
 /// Follows the frame pointers through a copy of the stack's beginning. Returns hash and number of frames; `None`: it goes on beyond the
 /// copy, or cannot be read.
 #[inline(always)]
-fn walk_copy(ctx: &ProbeContext, walked: *mut Walked, target: Target) -> Option<(u64, usize)> {
-    let base = regs::frame_pointer(ctx);
+fn walk_copy(
+    leaf: &Leaf,
+    caller: impl Fn(u64) -> Option<u64>,
+    walked: *mut Walked,
+    target: Target,
+) -> Option<(u64, usize)> {
+    let base = leaf.base;
     // SAFETY: the copy has this many bytes; the helper checks the address.
     let failed = unsafe {
         bpf_probe_read_user((&raw mut (*walked).copy).cast(), STACK_COPY_BYTES as u32, base as *const _)
@@ -100,10 +138,18 @@ fn walk_copy(ctx: &ProbeContext, walked: *mut Walked, target: Target) -> Option<
     }
     let copy = walked.cast::<u8>().wrapping_add(core::mem::offset_of!(Walked, copy));
     let pcs = walked.cast::<u64>();
-    let mut pc = regs::instruction_pointer(ctx);
-    let mut frame_pointer = base;
+    let mut pc = leaf.pc;
+    let mut frame_pointer = leaf.frame_pointer;
     let mut hash = scratch::basis(target);
     let mut frames = 0;
+    // SAFETY: the copy's first word.
+    if let Some(caller) = caller(unsafe { copy.cast::<u64>().read() }) {
+        // SAFETY: there is room for the first.
+        unsafe { pcs.write(pc) };
+        hash = scratch::fnv(hash, pc);
+        frames = 1;
+        pc = caller;
+    }
     while frames < STACK_FRAMES {
         // SAFETY: `frames` is less than there is room for.
         unsafe { pcs.add(frames).write(pc) };
@@ -129,12 +175,11 @@ fn walk_copy(ctx: &ProbeContext, walked: *mut Walked, target: Target) -> Option<
 
 /// Lets the kernel walk. Returns hash and number of frames; `None`: it cannot.
 #[inline(always)]
-fn walk_by_kernel(ctx: &ProbeContext, walked: *mut Walked, target: Target) -> Option<(u64, usize)> {
+fn walk_by_kernel(context: *mut c_void, walked: *mut Walked, target: Target) -> Option<(u64, usize)> {
     let pcs = walked.cast::<u64>();
     // SAFETY: there is room for this many bytes at `pcs`.
-    let bytes = unsafe {
-        bpf_get_stack(ctx.as_ptr(), pcs.cast(), (STACK_FRAMES * 8) as u32, u64::from(BPF_F_USER_STACK))
-    };
+    let bytes =
+        unsafe { bpf_get_stack(context, pcs.cast(), (STACK_FRAMES * 8) as u32, u64::from(BPF_F_USER_STACK)) };
     if bytes <= 0 {
         return None;
     }

@@ -1,6 +1,6 @@
-//! Start and end of a wait.
+//! Start and end of a wait, whoever saw them: uprobes in `runtime_pollWait` here, or system calls ([`crate::syscall`]).
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::ProbeContext};
+use aya_ebpf::programs::ProbeContext;
 use aya_log_ebpf::debug;
 use netpoll_probe_common::{
     counter::Counter,
@@ -10,29 +10,48 @@ use netpoll_probe_common::{
 
 use crate::{
     config::config,
-    emit, file, labels, maps, read, regs, stack,
+    emit, file, labels, maps, now,
+    polldesc::{Broken, PollDesc, READ, WRITE},
+    read, regs, stack,
     target::{self, Target},
 };
-
-/// `pdReady`, `runtime/netpoll.go`.
-const PD_READY: u64 = 1;
-/// Bits of `pollInfo`, `runtime/netpoll.go`.
-const POLL_CLOSING: u32 = 1;
-const POLL_EVENT_ERR: u32 = 2;
-const POLL_EXPIRED_READ_DEADLINE: u32 = 4;
-const POLL_EXPIRED_WRITE_DEADLINE: u32 = 8;
-
-const READ: u64 = b'r' as u64;
 
 /// What a pollDesc is given when it is first seen. In .rodata: it is too large for the stack.
 static EMPTY: PollDescSlot =
     PollDescSlot { read: WaitSlot::NOBODY, write: WaitSlot::NOBODY, file: FileFacts::UNKNOWN };
 
-/// A goroutine is about to park: `argument_0` is its pollDesc, `argument_1` the mode.
+/// Who is about to park, and where.
+pub struct Parking {
+    /// The slot's.
+    pub key: u64,
+    /// The `runtime.g`.
+    pub g: u64,
+    /// Its id.
+    pub goid: u64,
+    /// The direction.
+    pub mode: u64,
+    /// When.
+    pub now_ns: u64,
+}
+
+/// How a wait ends.
+pub struct End {
+    /// The direction.
+    pub mode: u64,
+    /// [`outcome`]
+    pub outcome: u8,
+    /// When.
+    pub now_ns: u64,
+    /// The stack that it waited with.
+    pub stack_hash: u64,
+    /// The goroutine's labels.
+    pub labels_hash: u64,
+}
+
+/// A uprobe: a goroutine is about to park; `argument_0` is its pollDesc, `argument_1` the mode.
 #[inline(always)]
-pub fn start(ctx: &ProbeContext) {
-    // SAFETY: the helper has no preconditions.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
+pub fn start_in_poll_wait(ctx: &ProbeContext) {
+    let now_ns = now();
     let Some(target) = target::current() else { return };
     if try_start(ctx, now_ns, target).is_none() {
         emit::count(Counter::ReadTarget);
@@ -42,75 +61,94 @@ pub fn start(ctx: &ProbeContext) {
 #[inline(always)]
 fn try_start(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
     let pd = regs::argument_0(ctx);
-    let mode = regs::argument_1(ctx) & 0xff;
+    let mode = if regs::argument_1(ctx) & 0xff == READ { READ } else { WRITE };
     let g = regs::g(ctx);
     let goid: u64 = read::user(g + config!(g_goid))?;
-    let fd: u64 = read::user(pd + config!(pd_fd))?;
-    let tag = tag(pd)?;
-    let info: u32 = read::user(pd + config!(pd_atomic_info))?;
-    if ends_at_once(info, mode) {
+    let desc = PollDesc::read(pd, mode)?;
+    if desc.ends_at_once(mode) {
         return Some(());
     }
-    let gpp = if mode == READ { config!(pd_rg) } else { config!(pd_wg) };
-    let ready = read::user::<u64>(pd + gpp)? == PD_READY;
-
     let key = slot_key(pd, target.index);
     let Some(slot) = slot_of(key) else {
         emit::count(Counter::SlotsFull);
         return Some(());
     };
-    // SAFETY: the map's values live as long as the program. One goroutine at a time waits on a pollDesc in one
-    // direction, so only polls and stamps on other CPUs touch the same wait, and they do nothing while start_ns is 0.
+    // SAFETY: see begin.
     let slot = unsafe { &mut *slot };
-    file::refresh(&mut slot.file, fd as i32, tag, target);
-    let state = file::state(&slot.file);
-    let readable = mode == READ && file::readable(&slot.file, state);
-    let sent_bytes = if mode == READ { file::sent_bytes(&slot.file, state) } else { 0 };
     let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
     if wait.start_ns != 0 && wait.flags & flag::AFTER_REARM == 0 {
         emit::count(Counter::StartWithoutEnd);
     }
-    set_start(wait, 0);
     if wait.last_g == g {
         report_spurious(wait, pd, goid, now_ns, mode, target);
     }
     wait.last_g = 0;
+    begin(slot, &desc, &Parking { key, g, goid, mode, now_ns }, target);
+    debug!(ctx, "goroutine {} waits on fd {}, mode {}", goid, desc.fd, mode);
+    Some(())
+}
+
+/// Fills the slot's part of a wait that begins.
+///
+/// `slot` is a value of the map, which lives as long as the program. One goroutine at a time waits on a pollDesc in one direction, so
+/// only polls and stamps on other CPUs touch the same wait, and they do nothing while `start_ns` is 0.
+#[inline(always)]
+pub fn begin(slot: &mut PollDescSlot, desc: &PollDesc, parking: &Parking, target: Target) {
+    let &Parking { key, g, goid, mode, now_ns } = parking;
+    let is_same_file = file::refresh(&mut slot.file, desc.fd, desc.tag, target);
+    let facts = slot.file;
+    let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
+    set_start(wait, 0);
     wait.g = g;
     wait.goid = goid;
-    wait.fd = fd as i32;
-    if wait.tag != tag {
-        wait.tag = tag;
+    wait.fd = desc.fd;
+    // Of a reader's socket the state matters once: whether it listens.
+    if mode != READ || !is_same_file || wait.tag != desc.tag || wait.socket_state == 0 {
+        wait.socket_state = u32::from(file::state(&facts));
+    }
+    if wait.tag != desc.tag {
+        wait.tag = desc.tag;
         wait.last_poll_ns = 0;
         wait.sent_bytes = 0;
     }
     wait.poll_ns = 0;
     wait.poller = poller::UNKNOWN;
+    wait.kernel_ready_ns = 0;
+    wait.kernel_ready_source = source::NONE;
     wait.kernel_ready_after_ns = 0;
-    wait.socket_state = u32::from(state);
-    wait.flags = if ready { flag::READY_AT_START } else { 0 };
+    wait.flags = if desc.is_ready() { flag::READY_AT_START } else { 0 };
+    let state = wait.socket_state as u8;
+    let sent_bytes = if mode == READ { file::sent_bytes(&facts, state) } else { 0 };
     if sent_bytes != wait.sent_bytes {
         wait.flags |= flag::SENT_BEFORE;
         wait.sent_bytes = sent_bytes;
     }
-    if ready || readable {
-        wait.kernel_ready_ns = now_ns;
-        wait.kernel_ready_source = source::BEFORE_PARK;
-    } else {
-        wait.kernel_ready_ns = 0;
-        wait.kernel_ready_source = source::NONE;
+    if config!(stand_ins) == 1 && facts.sk != 0 {
+        index_socket(facts.sk, key);
     }
-    if config!(index_sockets) == 1 && slot.file.sk != 0 {
-        index_socket(slot.file.sk, key);
-    }
-    let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
     set_start(wait, now_ns);
-    debug!(ctx, "goroutine {} waits on fd {}, mode {}", goid, fd, mode);
-    Some(())
+    // After the start: what comes from now on is stamped, so what is there without a stamp came before.
+    if desc.is_ready() || (mode == READ && file::readable(&facts, state)) {
+        came_before(wait, now_ns);
+    }
+}
+
+/// It was ready before the goroutine parked, unless it was stamped meanwhile.
+#[inline(always)]
+fn came_before(wait: &mut WaitSlot, now_ns: u64) {
+    // SAFETY: a field of a live reference. Volatile: another CPU may have stamped since it was cleared.
+    unsafe {
+        let stamp = &raw mut wait.kernel_ready_ns;
+        if stamp.read_volatile() == 0 {
+            stamp.write_volatile(now_ns);
+            wait.kernel_ready_source = source::BEFORE_PARK;
+        }
+    }
 }
 
 /// The slot of a pollDesc, made if it is new.
 #[inline(always)]
-fn slot_of(key: u64) -> Option<*mut PollDescSlot> {
+pub fn slot_of(key: u64) -> Option<*mut PollDescSlot> {
     if let Some(slot) = maps::SLOTS.get_ptr_mut(&key) {
         return Some(slot);
     }
@@ -118,27 +156,9 @@ fn slot_of(key: u64) -> Option<*mut PollDescSlot> {
     maps::SLOTS.get_ptr_mut(&key)
 }
 
-/// `pollDesc.fdseq`, cut to the bits that an epoll event's tag has; 0 where it does not exist.
+/// Stamps and polls on other CPUs look at `start_ns` first, so it is written last, and cleared first.
 #[inline(always)]
-fn tag(pd: u64) -> Option<u32> {
-    if config!(pd_has_fdseq) == 0 {
-        return Some(0);
-    }
-    let sequence: u64 = read::user(pd + config!(pd_fdseq))?;
-    Some((sequence & ((1 << config!(tag_bits)) - 1)) as u32)
-}
-
-/// `netpollcheckerr` at the start of `runtime_pollWait` will return at once: no wait, and no end.
-#[inline(always)]
-fn ends_at_once(info: u32, mode: u64) -> bool {
-    info & POLL_CLOSING != 0
-        || (mode == READ && info & (POLL_EXPIRED_READ_DEADLINE | POLL_EVENT_ERR) != 0)
-        || (mode != READ && info & POLL_EXPIRED_WRITE_DEADLINE != 0)
-}
-
-/// Stamps and polls on other CPUs look at start_ns first, so it is written last, and cleared first.
-#[inline(always)]
-fn set_start(wait: &mut WaitSlot, start_ns: u64) {
+pub fn set_start(wait: &mut WaitSlot, start_ns: u64) {
     // SAFETY: a field of a live reference.
     unsafe { (&raw mut wait.start_ns).write_volatile(start_ns) };
 }
@@ -175,85 +195,74 @@ fn ticks_of(g: u64) -> Option<(u64, u64)> {
     Some((p, read::user(p + config!(p_schedtick))?))
 }
 
-/// `netpollblock` has returned: result in `argument_0`.
+/// A uprobe: `netpollblock` has returned, with its result in `argument_0`.
 #[inline(always)]
-pub fn end(ctx: &ProbeContext) {
-    // SAFETY: the helper has no preconditions.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
+pub fn end_in_poll_wait(ctx: &ProbeContext) {
+    end_by_uprobe(ctx, regs::argument_0(ctx) & 0xff != 0);
+}
+
+/// A uprobe on the way that `runtime_pollWait` takes when `netpollblock` has returned false.
+#[inline(always)]
+pub fn broken_off(ctx: &ProbeContext) {
+    end_by_uprobe(ctx, false);
+}
+
+#[inline(always)]
+fn end_by_uprobe(ctx: &ProbeContext, ready: bool) {
+    let now_ns = now();
     let Some(target) = target::current() else { return };
-    if try_end(ctx, now_ns, target).is_none() {
+    if try_end(ctx, now_ns, ready, target).is_none() {
         emit::count(Counter::ReadTarget);
     }
 }
 
 #[inline(always)]
-fn try_end(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
+fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Option<()> {
     let g = regs::g(ctx);
     let pd: u64 = read::user(regs::stack_pointer(ctx) + config!(pd_home))?;
-    // Before the ways part: the verifier goes through their loops once for each way.
-    let stack_hash = stack::hash(ctx, target);
-    let labels_hash = labels::hash(g, target);
-    let Some(slot) = maps::SLOTS.get_ptr_mut(&slot_key(pd, target.index)) else {
+    // Before the ways part: the verifier goes through their loops once for each way. Where system calls show the waits, the stack was
+    // taken at the start.
+    let by_syscalls = config!(follow_syscalls) == 1;
+    let mut stack_hash = if by_syscalls { 0 } else { stack::hash_of_uprobe(ctx, target) };
+    let mut labels_hash = if by_syscalls { 0 } else { labels::hash(g, target) };
+    let key = slot_key(pd, target.index);
+    let Some(slot) = maps::SLOTS.get_ptr_mut(&key) else {
         emit::count(Counter::EndWithoutStart);
         return Some(());
     };
-    // SAFETY: as in try_start.
+    // SAFETY: see begin.
     let slot = unsafe { &mut *slot };
     let mode = if slot.read.start_ns != 0 && slot.read.g == g {
         READ
     } else if slot.write.start_ns != 0 && slot.write.g == g {
-        u64::from(b'w')
+        WRITE
     } else {
         emit::count(Counter::EndWithoutStart);
         return Some(());
     };
-    let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
-    let start_ns = wait.start_ns;
-    set_start(wait, 0);
-    let ready = regs::argument_0(ctx) & 0xff != 0;
     let outcome = if ready {
         outcome::READY
     } else {
-        let Some(info) = read::user::<u32>(pd + config!(pd_atomic_info)) else {
+        let Some(desc) = PollDesc::read(pd, mode) else {
+            let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
+            set_start(wait, 0);
             emit::count(Counter::ReadOutcome);
             return Some(());
         };
-        outcome_of(info, mode)
+        match desc.broken(mode) {
+            Broken::Closed => outcome::CLOSED,
+            Broken::Timeout => outcome::TIMEOUT,
+            Broken::Error => outcome::ERROR,
+            Broken::Rearmed => outcome::REARMED,
+        }
     };
-    let sent_ns = if mode == READ { sent_since(&mut slot.read, &slot.file, start_ns, now_ns) } else { 0 };
-    if let Some(mut entry) = maps::RING.reserve::<WaitRecord>(0) {
+    if by_syscalls {
         let wait = if mode == READ { &slot.read } else { &slot.write };
-        entry.write(WaitRecord {
-            header: emit::header::<WaitRecord>(kind::WAIT, target.tgid),
-            pd,
-            g,
-            goid: wait.goid,
-            start_ns,
-            kernel_ready_ns: wait.kernel_ready_ns,
-            kernel_ready_after_ns: wait.kernel_ready_after_ns,
-            poll_ns: wait.poll_ns,
-            last_poll_ns: wait.last_poll_ns,
-            end_ns: now_ns,
-            sent_ns,
-            stack_hash,
-            labels_hash,
-            file: slot.file,
-            fd: wait.fd,
-            tid: target::thread(),
-            socket_state: wait.socket_state,
-            flags: wait.flags,
-            mode: mode as u8,
-            outcome,
-            kernel_ready_source: wait.kernel_ready_source,
-            poller: wait.poller,
-            reserved: [0; 6],
-        });
-        entry.submit(emit::wakeup());
-    } else {
-        emit::count(Counter::RingFullWait);
+        (stack_hash, labels_hash) = (wait.stack_hash, wait.labels_hash);
     }
+    end(slot, key, End { mode, outcome, now_ns, stack_hash, labels_hash }, target);
     let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
-    debug!(ctx, "goroutine {} waited {} ns, outcome {}", wait.goid, now_ns - start_ns, outcome);
+    debug!(ctx, "goroutine {} waited, outcome {}", wait.goid, outcome);
     if outcome == outcome::REARMED {
         restart(wait, now_ns);
     } else if ready && let Some((p, ticks)) = ticks_of(g) {
@@ -262,6 +271,46 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
         wait.last_ticks = ticks;
     }
     Some(())
+}
+
+/// Hands a wait over that ends.
+#[inline(always)]
+pub fn end(slot: &mut PollDescSlot, key: u64, end: End, target: Target) {
+    let End { mode, outcome, now_ns, stack_hash, labels_hash } = end;
+    let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
+    let start_ns = wait.start_ns;
+    set_start(wait, 0);
+    let sent_ns = if mode == READ { sent_since(wait, &slot.file, start_ns, now_ns) } else { 0 };
+    let Some(mut entry) = maps::RING.reserve::<WaitRecord>(0) else {
+        emit::count(Counter::RingFullWait);
+        return;
+    };
+    entry.write(WaitRecord {
+        header: emit::header::<WaitRecord>(kind::WAIT, target.tgid),
+        pd: key & ((1 << 48) - 1),
+        g: wait.g,
+        goid: wait.goid,
+        start_ns,
+        kernel_ready_ns: wait.kernel_ready_ns,
+        kernel_ready_after_ns: wait.kernel_ready_after_ns,
+        poll_ns: wait.poll_ns,
+        last_poll_ns: wait.last_poll_ns,
+        end_ns: now_ns,
+        sent_ns,
+        stack_hash,
+        labels_hash,
+        file: slot.file,
+        fd: wait.fd,
+        tid: target::thread(),
+        socket_state: wait.socket_state,
+        flags: wait.flags,
+        mode: mode as u8,
+        outcome,
+        kernel_ready_source: wait.kernel_ready_source,
+        poller: wait.poller,
+        reserved: [0; 6],
+    });
+    entry.submit(emit::wakeup());
 }
 
 /// When this process last sent something on the socket in this wait; 0: it did not.
@@ -273,21 +322,6 @@ fn sent_since(wait: &mut WaitSlot, facts: &FileFacts, start_ns: u64, now_ns: u64
         return 0;
     }
     file::last_sent_ns(facts, now_ns).max(start_ns).min(now_ns)
-}
-
-/// `netpollcheckerr`, `runtime/netpoll.go`, in its order.
-#[inline(always)]
-fn outcome_of(info: u32, mode: u64) -> u8 {
-    let expired = if mode == READ { POLL_EXPIRED_READ_DEADLINE } else { POLL_EXPIRED_WRITE_DEADLINE };
-    if info & POLL_CLOSING != 0 {
-        outcome::CLOSED
-    } else if info & expired != 0 {
-        outcome::TIMEOUT
-    } else if mode == READ && info & POLL_EVENT_ERR != 0 {
-        outcome::ERROR
-    } else {
-        outcome::REARMED
-    }
 }
 
 /// `runtime_pollWait` loops: the goroutine blocks again without passing the start site.

@@ -51,6 +51,9 @@ pub struct Bounds {
     /// Share of deadlines that fired and were moved that must have two records. Not 99.9 %: when the woken reader runs so
     /// late that the reply is there too, it never waits a second time.
     pub rearmed: f64,
+    /// How much earlier than the call a wait may begin, and later end, ns: system calls show it from the exit of the one that said EAGAIN to
+    /// the exit of the next one, and an exact call is what lies between them.
+    pub around_ns: u64,
     /// Records may be missing as long as the summary counts them: for overload. Otherwise a loss is a failure.
     pub losses_allowed: bool,
 }
@@ -69,6 +72,7 @@ impl Bounds {
         spurious: 0.9,
         estimates: 0.95,
         rearmed: 0.99,
+        around_ns: 0,
         losses_allowed: false,
     };
 }
@@ -78,6 +82,10 @@ impl Default for Bounds {
         Self::DEFAULT
     }
 }
+
+/// In which goroutines wait, and what calls it.
+const POLL_WAIT: &str = "internal/poll.runtime_pollWait";
+const WAITS: [&str; 3] = [POLL_WAIT, "internal/poll.(*pollDesc).", "internal/poll.(*FD).WaitWrite"];
 
 /// A call and the records in it.
 pub(crate) struct Matched<'a> {
@@ -95,7 +103,7 @@ pub fn compare(
     bounds: &Bounds,
 ) -> Verdict {
     let mut verdict = Verdict::default();
-    let (matched, without_call) = assign(calls, records);
+    let (matched, without_call) = assign(calls, records, bounds.around_ns);
 
     let mut real = Tally::default();
     real.total = records.len();
@@ -122,8 +130,13 @@ pub fn compare(
     verdict
 }
 
-/// Gives each record to the call of its goroutine that contains it.
-fn assign<'a>(calls: &'a [Call], records: &'a [Record]) -> (Vec<Matched<'a>>, Vec<&'a Record>) {
+/// Gives each record to the call of its goroutine that contains it, or would if it began `around_ns` earlier and ended as much later: of
+/// two such calls, the one that it has more of.
+fn assign<'a>(
+    calls: &'a [Call],
+    records: &'a [Record],
+    around_ns: u64,
+) -> (Vec<Matched<'a>>, Vec<&'a Record>) {
     let mut matched: Vec<Matched> = calls.iter().map(|call| Matched { call, records: Vec::new() }).collect();
     matched.sort_by_key(|m| (m.call.goid, m.call.before_ns));
     let mut without_call = Vec::new();
@@ -132,8 +145,18 @@ fn assign<'a>(calls: &'a [Call], records: &'a [Record]) -> (Vec<Matched<'a>>, Ve
     for record in sorted {
         let after =
             matched.partition_point(|m| (m.call.goid, m.call.before_ns) <= (record.goid, record.start_ns));
-        let contains = |m: &&mut Matched| m.call.goid == record.goid && record.end_ns <= m.call.after_ns;
-        match after.checked_sub(1).and_then(|index| matched.get_mut(index)).filter(contains) {
+        let contains = |m: &Matched| {
+            m.call.goid == record.goid
+                && m.call.before_ns <= record.start_ns + around_ns
+                && record.end_ns <= m.call.after_ns + around_ns
+        };
+        let common_ns =
+            |m: &Matched| span(record.start_ns.max(m.call.before_ns), record.end_ns.min(m.call.after_ns));
+        let candidates = [after.checked_sub(1), Some(after)].into_iter().flatten();
+        let found = candidates
+            .filter(|index| matched.get(*index).is_some_and(contains))
+            .max_by_key(|index| matched.get(*index).map(common_ns));
+        match found.and_then(|index| matched.get_mut(index)) {
             Some(m) => m.records.push(record),
             None => without_call.push(record),
         }
@@ -248,8 +271,14 @@ fn stacks(verdict: &mut Verdict, matched: &[Matched], bounds: &Bounds) {
     for Matched { call, records } in matched {
         for record in records {
             let mut frames = record.stack.iter();
-            let missing =
-                call.frames.iter().find(|want| !frames.any(|frame| frame.func.starts_with(want.as_str())));
+            // By system calls, the stack is that of the function that was told EAGAIN and will wait.
+            let by_syscalls = !frames.clone().any(|frame| frame.func == POLL_WAIT);
+            let waits = |want: &&String| by_syscalls && WAITS.iter().any(|waits| want.starts_with(waits));
+            let missing = call
+                .frames
+                .iter()
+                .filter(|want| !waits(want))
+                .find(|want| !frames.any(|frame| frame.func.starts_with(want.as_str())));
             stack.case(missing.is_none(), || {
                 let got: Vec<&str> = record.stack.iter().map(|frame| frame.func.as_str()).collect();
                 format!("no {missing:?} in {got:?}: {}", call.name())
@@ -313,7 +342,7 @@ fn errors(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
         }
         let (lead, tail) = (span(call.before_ns, record.start_ns), span(record.end_ns, call.after_ns));
         if call.exact {
-            exact.add(lead + tail);
+            exact.add(lead.abs() + tail.abs());
         } else if call.op != Op::Write && call.op != Op::Connect {
             // A write copies before and after its wait, a connect makes a socket: those are no errors.
             whole.add(lead + tail);

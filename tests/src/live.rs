@@ -31,6 +31,9 @@ pub fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// [`compare::Bounds::around_ns`] of system calls: a few microseconds, and what a thread loses that is preempted there.
+pub const SYSCALLS_AROUND_NS: u64 = 20_000_000;
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -52,6 +52,16 @@ fn records_against_the_truth_of_a_starved_program() {
     holds(&live::truth_run(&options).unwrap());
 }
 
+/// The same by system calls, without a trap in each wait.
+#[test]
+fn records_of_system_calls_against_the_truth() {
+    let _turn = live::turn();
+    let mut options = options(&truth()).unwrap();
+    options.hooks = "syscalls".to_owned();
+    options.bounds.around_ns = live::SYSCALLS_AROUND_NS;
+    holds(&live::truth_run(&options).unwrap());
+}
+
 /// The other set of hooks, against the truth too.
 #[test]
 fn records_of_the_runtime_hooks_against_the_truth() {

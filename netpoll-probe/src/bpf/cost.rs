@@ -32,6 +32,10 @@ impl ExpectedCost {
     pub const WAIT_START: Self = Self::of_target(1_700, 2_500, "wait");
     /// The uprobe at its end: the same trap, and a program of 700 to 850 ns that sends the record.
     pub const WAIT_END: Self = Self::of_target(1_200, 1_650, "wait");
+    /// The tracepoint at the exit of system calls, where it begins or ends a wait.
+    pub const SYSCALL_EXIT: Self = Self::of_machine(20, 600, "system call");
+    /// The uprobe where waits are broken off: as that at their end, for deadlines and closes only.
+    pub const BROKEN_OFF: Self = Self::of_target(1_200, 2_200, "wait that is broken off");
     /// The tracepoint at the exit of `epoll_pwait`, with some events to decode.
     pub const POLL_EXIT: Self = Self::of_machine(850, 1_050, "epoll_pwait");
     /// The uprobe in `netpollready`: the trap, and a program like that of a wait's end.

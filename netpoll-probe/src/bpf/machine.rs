@@ -10,12 +10,8 @@ use super::{
     offsets,
     plan::{self, Hook, Hooks, ReadyHooks, TargetFacts},
     support::{self, KernelFacts},
-    tracefs,
     trial::{self, Refusal, Trial},
 };
-
-/// `TRACEFS_MAGIC`, `include/uapi/linux/magic.h`
-const TRACEFS_MAGIC: i64 = 0x7472_6163;
 
 /// What was found out. `None` and `Err`: could not be found out, or why not.
 #[derive(Clone, Debug)]
@@ -42,8 +38,6 @@ pub struct MachineFacts {
     pub unprivileged_bpf_disabled: Option<u32>,
     /// `/proc/sys/net/core/bpf_jit_enable`
     pub jit: Option<u32>,
-    /// Where tracepoints have their ids.
-    pub tracefs: Tracefs,
     /// The uprobe event source exists.
     pub uprobe: bool,
     /// The kernel has links that place many uprobes at once.
@@ -54,24 +48,10 @@ pub struct MachineFacts {
     pub programs: Result<Vec<Trial>, Refusal>,
 }
 
-/// What became of tracefs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tracefs {
-    /// It is mounted there.
-    Mounted(String),
-    /// It was not, and this process mounted it for itself.
-    MountedForThis,
-    /// It is mounted, and this process may not look into it.
-    Hidden,
-    /// It is not mounted, and why this process could not mount it.
-    Missing(String),
-}
-
-/// Finds out all of it. Call it before there are other threads: it may mount tracefs for this one.
+/// Finds out all of it.
 #[must_use]
 pub fn find_out(btf: Result<&KernelBtf, String>) -> MachineFacts {
     let uname = rustix::system::uname();
-    let tracefs = find_tracefs();
     let mut config = Config::default();
     let members = match &btf {
         Ok(btf) => offsets::of_kernel(btf, &mut config).map_err(|error| error.to_string()),
@@ -95,7 +75,6 @@ pub fn find_out(btf: Result<&KernelBtf, String>) -> MachineFacts {
         perf_event_paranoid: number_of("/proc/sys/kernel/perf_event_paranoid"),
         unprivileged_bpf_disabled: number_of("/proc/sys/kernel/unprivileged_bpf_disabled"),
         jit: number_of("/proc/sys/net/core/bpf_jit_enable"),
-        tracefs,
         uprobe: Path::new("/sys/bus/event_source/devices/uprobe/type").exists(),
         uprobe_multi: btf.as_ref().ok().map(|btf| btf.has(Kind::Function, "bpf_uprobe_multi_link_attach")),
         initial_pid_namespace: support::own_pid_namespace()
@@ -110,8 +89,11 @@ pub fn find_out(btf: Result<&KernelBtf, String>) -> MachineFacts {
 fn all_hooks(kernel: &KernelFacts) -> Vec<Hook> {
     let target = TargetFacts::of_any_program();
     let mut hooks: Vec<Hook> = Vec::new();
-    for ready in [ReadyHooks::Fentry, ReadyHooks::Kprobe, ReadyHooks::Tracepoints] {
-        let Ok(plan) = plan::make(Hooks::Auto, ready, kernel, &target) else { continue };
+    let plans = [Hooks::Syscalls, Hooks::Pollwait].into_iter().flat_map(|hooks| {
+        [ReadyHooks::Fentry, ReadyHooks::Kprobe, ReadyHooks::Tracepoints].map(|ready| (hooks, ready))
+    });
+    for (which, ready) in plans {
+        let Ok(plan) = plan::make(which, ready, kernel, &target) else { continue };
         for hook in plan.hooks() {
             if !hooks.contains(hook) {
                 hooks.push(hook.clone());
@@ -119,21 +101,6 @@ fn all_hooks(kernel: &KernelFacts) -> Vec<Hook> {
         }
     }
     hooks
-}
-
-fn find_tracefs() -> Tracefs {
-    if let Some(path) = tracefs::find() {
-        return Tracefs::Mounted(path.display().to_string());
-    }
-    let mounted =
-        rustix::fs::statfs("/sys/kernel/tracing").is_ok_and(|filesystem| filesystem.f_type == TRACEFS_MAGIC);
-    if mounted {
-        return Tracefs::Hidden;
-    }
-    match tracefs::ensure() {
-        Ok(()) => Tracefs::MountedForThis,
-        Err(error) => Tracefs::Missing(error.to_string()),
-    }
 }
 
 fn text_of(path: &str) -> Option<String> {

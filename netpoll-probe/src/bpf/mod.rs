@@ -13,5 +13,4 @@ pub mod plan;
 pub mod reader;
 pub mod session;
 pub mod support;
-pub mod tracefs;
 pub mod trial;

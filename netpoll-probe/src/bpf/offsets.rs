@@ -10,7 +10,7 @@ use super::kernel_btf::{BtfError, KernelBtf};
 /// # Errors
 /// When this kernel's BTF lacks one of the members.
 pub fn of_kernel(btf: &KernelBtf, config: &mut Config) -> Result<(), BtfError> {
-    let wanted: [(&mut u32, &str, &str); 41] = [
+    let wanted: [(&mut u32, &str, &str); 44] = [
         (&mut config.task_files, "task_struct", "files"),
         (&mut config.task_pid, "task_struct", "pid"),
         (&mut config.task_tgid, "task_struct", "tgid"),
@@ -52,6 +52,9 @@ pub fn of_kernel(btf: &KernelBtf, config: &mut Config) -> Result<(), BtfError> {
         (&mut config.eppoll_entry_wait, "eppoll_entry", "wait"),
         (&mut config.epitem_ep, "epitem", "ep"),
         (&mut config.epitem_event_data, "epitem", "event"),
+        (&mut config.epitem_link, "epitem", "fllink"),
+        (&mut config.epitem_fd, "epitem", "ffd"),
+        (&mut config.file_ep, "file", "f_ep"),
     ];
     for (field, name, member) in wanted {
         *field = btf.offset_of(name, member)?;
@@ -59,6 +62,7 @@ pub fn of_kernel(btf: &KernelBtf, config: &mut Config) -> Result<(), BtfError> {
     // The queue's length stands in its head; epoll_event.data after the 4 bytes of events, packed on amd64.
     config.sock_receive_queue_length += btf.offset_of("sk_buff_head", "qlen")?;
     config.epitem_event_data += btf.offset_of("epoll_event", "data")?;
+    config.epitem_fd += btf.offset_of("epoll_filefd", "fd")?;
     config.pid_namespace_inode += btf.offset_of("ns_common", "inum")?;
     config.upid_bytes = btf.size_of("upid")?;
     // KTIME_LOW_RES, a jiffy (kernel/time/posix-timers.c).

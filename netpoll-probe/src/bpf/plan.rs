@@ -11,6 +11,8 @@ pub enum Hooks {
     Auto,
     /// Two uprobes in `runtime_pollWait`.
     Pollwait,
+    /// The exits of system calls, and a uprobe where waits are broken off.
+    Syscalls,
     /// `netpollblock` and `netpollready`: the second opinion.
     Runtime,
 }
@@ -46,6 +48,8 @@ pub struct TargetFacts {
     pub wait_start: Site,
     /// In `runtime_pollWait`, after `netpollblock` returned.
     pub wait_end: Site,
+    /// In `runtime_pollWait`, where only waits pass that were not made ready.
+    pub broken_off: Result<Site, String>,
     /// In `netpollblock`, after the stack check.
     pub netpollblock: Result<Site, String>,
     /// At the start of `netpollready`.
@@ -66,6 +70,7 @@ impl TargetFacts {
         Self {
             wait_start: site("internal/poll.runtime_pollWait, after its stack check"),
             wait_end: site("internal/poll.runtime_pollWait, after netpollblock returned"),
+            broken_off: Ok(site("internal/poll.runtime_pollWait, where a wait was broken off")),
             netpollblock: Err("each binary says for itself whether it is inlined".to_owned()),
             netpollready: Err("each binary says for itself whether it is inlined".to_owned()),
             resolver: Vec::new(),
@@ -95,13 +100,6 @@ pub enum Hook {
         program: &'static str,
         /// Where.
         site: Site,
-    },
-    /// A tracepoint of `syscalls`.
-    Syscall {
-        /// The program.
-        program: &'static str,
-        /// The tracepoint.
-        tracepoint: &'static str,
     },
     /// A BTF tracepoint.
     Tracepoint {
@@ -144,7 +142,7 @@ pub struct Choice {
 /// The whole plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// `pollwait` or `runtime`.
+    /// `syscalls`, `pollwait` or `runtime`.
     pub name: &'static str,
     /// Why this plan.
     pub why: String,
@@ -158,8 +156,8 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoPlan {
     /// The poll clock has no hook.
-    #[error("this kernel shows no tracepoints of epoll_pwait")]
-    NoSyscallTracepoints,
+    #[error("this kernel's BTF has no tracepoint sys_exit")]
+    NoSyscallExit,
     /// `--kernel-ready` asks for what this kernel does not have.
     #[error("--kernel-ready {asked} is not possible on this kernel: {why}")]
     NoReadyHooks {
@@ -168,12 +166,16 @@ pub enum NoPlan {
         /// Why not.
         why: String,
     },
+    /// `--hooks syscalls` needs a place for a uprobe that this binary does not have.
+    #[error("--hooks syscalls is not possible here: {0}")]
+    NoSyscallHooks(String),
     /// `--hooks runtime` needs functions that are not out of line in this binary.
     #[error("--hooks runtime is not possible here: {0}")]
     NoRuntimeHooks(String),
 }
 
-/// Decides. `auto` is `pollwait`: its functions cannot be inlined, so its counts hold in every build.
+/// Decides. `auto` is `syscalls` where the binary allows it: it sees the same waits, and costs less than half
+/// (`docs/overhead.md`). Where it does not, `pollwait`: its functions cannot be inlined, so its counts hold in every build.
 ///
 /// # Errors
 /// When a clock that a wait cannot do without has no hook.
@@ -183,7 +185,109 @@ pub fn make(
     kernel: &KernelFacts,
     target: &TargetFacts,
 ) -> Result<Plan, NoPlan> {
+    let ready = kernel_ready(ready_hooks, kernel)?;
+    if hooks == Hooks::Runtime {
+        return by_runtime(ready, target);
+    }
+    if !kernel.syscall_exit {
+        return Err(NoPlan::NoSyscallExit);
+    }
+    let asked = "asked for".to_owned();
+    match (hooks, &target.broken_off) {
+        (Hooks::Syscalls, Ok(site)) => Ok(by_syscalls(asked, ready, site, target)),
+        (Hooks::Syscalls, Err(reason)) => Err(NoPlan::NoSyscallHooks(reason.clone())),
+        (Hooks::Auto, Ok(site)) => {
+            let why = "it sees the waits that uprobes see, without a trap in each".to_owned();
+            Ok(by_syscalls(why, ready, site, target))
+        }
+        (Hooks::Auto, Err(reason)) => {
+            let why =
+                format!("runtime_pollWait cannot be inlined; system calls alone would not do ({reason})");
+            Ok(by_poll_wait(why, ready, target))
+        }
+        _ => Ok(by_poll_wait(asked, ready, target)),
+    }
+}
+
+/// The exit of every system call of the machine.
+fn syscall_exit() -> Hook {
+    Hook::Tracepoint { program: "syscall_exit", tracepoint: "sys_exit" }
+}
+
+fn by_syscalls(why: String, ready: Choice, broken_off: &Site, target: &TargetFacts) -> Plan {
+    let start = Choice {
+        clock: Clock::Start,
+        hooks: vec![syscall_exit()],
+        why: "a goroutine parks when the kernel has said EAGAIN".into(),
+        lost: None,
+        cost: ExpectedCost::SYSCALL_EXIT,
+    };
+    let poll = Choice {
+        clock: Clock::Poll,
+        hooks: Vec::new(),
+        why: "the same; the event array of epoll_pwait says which pollDescs were collected".into(),
+        lost: None,
+        cost: ExpectedCost::POLL_EXIT,
+    };
     let end = Choice {
+        clock: Clock::End,
+        hooks: vec![Hook::Uprobe { program: "broken_off", site: broken_off.clone() }],
+        why: "the same: it asks the kernel again. A wait that is broken off passes the uprobe instead".into(),
+        lost: None,
+        cost: ExpectedCost::BROKEN_OFF,
+    };
+    Plan { name: "syscalls", why, choices: vec![start, ready, poll, end], besides: resolver(target) }
+}
+
+fn by_poll_wait(why: String, ready: Choice, target: &TargetFacts) -> Plan {
+    let start = Choice {
+        clock: Clock::Start,
+        hooks: vec![Hook::Uprobe { program: "wait_start", site: target.wait_start.clone() }],
+        why: "runtime_pollWait after its stack check: once a wait, and never inlined".into(),
+        lost: None,
+        cost: ExpectedCost::WAIT_START,
+    };
+    let poll = Choice {
+        clock: Clock::Poll,
+        hooks: vec![syscall_exit()],
+        why: "the event array of epoll_pwait says which pollDescs were collected, in every build".into(),
+        lost: None,
+        cost: ExpectedCost::POLL_EXIT,
+    };
+    Plan {
+        name: "pollwait",
+        why,
+        choices: vec![start, ready, poll, end_in_poll_wait(target)],
+        besides: resolver(target),
+    }
+}
+
+fn by_runtime(ready: Choice, target: &TargetFacts) -> Result<Plan, NoPlan> {
+    let site = |site: &Result<Site, String>| site.clone().map_err(NoPlan::NoRuntimeHooks);
+    let start = Choice {
+        clock: Clock::Start,
+        hooks: vec![Hook::Uprobe { program: "wait_start", site: site(&target.netpollblock)? }],
+        why: "netpollblock is out of line in this binary".into(),
+        lost: None,
+        cost: ExpectedCost::WAIT_START,
+    };
+    let poll = Choice {
+        clock: Clock::Poll,
+        hooks: vec![Hook::Uprobe { program: "netpollready", site: site(&target.netpollready)? }],
+        why: "netpollready is out of line in this binary".into(),
+        lost: Some("who polled".into()),
+        cost: ExpectedCost::NETPOLLREADY,
+    };
+    Ok(Plan {
+        name: "runtime",
+        why: "asked for: a second opinion by the runtime's own functions".into(),
+        choices: vec![start, ready, poll, end_in_poll_wait(target)],
+        besides: resolver(target),
+    })
+}
+
+fn end_in_poll_wait(target: &TargetFacts) -> Choice {
+    Choice {
         clock: Clock::End,
         hooks: vec![Hook::Uprobe { program: "wait_end", site: target.wait_end.clone() }],
         why:
@@ -191,66 +295,7 @@ pub fn make(
                 .into(),
         lost: None,
         cost: ExpectedCost::WAIT_END,
-    };
-    let ready = kernel_ready(ready_hooks, kernel)?;
-    if hooks == Hooks::Runtime {
-        let site = |site: &Result<Site, String>| site.clone().map_err(NoPlan::NoRuntimeHooks);
-        let block = site(&target.netpollblock)?;
-        let collect = site(&target.netpollready)?;
-        return Ok(Plan {
-            name: "runtime",
-            why: "asked for: a second opinion by the runtime's own functions".into(),
-            choices: vec![
-                Choice {
-                    clock: Clock::Start,
-                    hooks: vec![Hook::Uprobe { program: "wait_start", site: block }],
-                    why: "netpollblock is out of line in this binary".into(),
-                    lost: None,
-                    cost: ExpectedCost::WAIT_START,
-                },
-                ready,
-                Choice {
-                    clock: Clock::Poll,
-                    hooks: vec![Hook::Uprobe { program: "netpollready", site: collect }],
-                    why: "netpollready is out of line in this binary".into(),
-                    lost: Some("who polled".into()),
-                    cost: ExpectedCost::NETPOLLREADY,
-                },
-                end,
-            ],
-            besides: resolver(target),
-        });
     }
-    if !kernel.syscall_tracepoints {
-        return Err(NoPlan::NoSyscallTracepoints);
-    }
-    Ok(Plan {
-        name: "pollwait",
-        why: match hooks {
-            Hooks::Auto => "runtime_pollWait cannot be inlined, so the counts hold in every build".into(),
-            _ => "asked for".into(),
-        },
-        choices: vec![
-            Choice {
-                clock: Clock::Start,
-                hooks: vec![Hook::Uprobe { program: "wait_start", site: target.wait_start.clone() }],
-                why: "runtime_pollWait after its stack check: once a wait, and never inlined".into(),
-                lost: None,
-                cost: ExpectedCost::WAIT_START,
-            },
-            ready,
-            Choice {
-                clock: Clock::Poll,
-                hooks: vec![Hook::Syscall { program: "poll_exit", tracepoint: "sys_exit_epoll_pwait" }],
-                why: "the event array of epoll_pwait says which pollDescs were collected, in every build"
-                    .into(),
-                lost: None,
-                cost: ExpectedCost::POLL_EXIT,
-            },
-            end,
-        ],
-        besides: resolver(target),
-    })
 }
 
 fn resolver(target: &TargetFacts) -> Vec<Hook> {
@@ -307,13 +352,11 @@ fn stand_ins(kernel: &KernelFacts, why: &str) -> Choice {
         "tcp_probe" => "segment",
         _ => "waking",
     };
-    let mut hooks = Vec::new();
-    if kernel.tracepoints.contains(&"sched_waking") && kernel.syscall_tracepoints {
-        hooks.push(Hook::Syscall { program: "poll_entry", tracepoint: "sys_enter_epoll_pwait" });
-    }
-    for tracepoint in &kernel.tracepoints {
-        hooks.push(Hook::Tracepoint { program: program(tracepoint), tracepoint });
-    }
+    let hooks = kernel
+        .tracepoints
+        .iter()
+        .map(|tracepoint| Hook::Tracepoint { program: program(tracepoint), tracepoint })
+        .collect();
     let mut lost =
         "the exact moment for pipes, unix peers that close, and writes (estimated or unknown)".to_owned();
     if !kernel.tracepoints.contains(&"sk_data_ready") {
@@ -329,16 +372,17 @@ impl Plan {
         self.choices.iter().flat_map(|choice| &choice.hooks).chain(&self.besides)
     }
 
-    /// Whether sockets must be found by their `struct sock`.
+    /// Whether tracepoints stand in for `ep_poll_callback`: then sockets must be found by their `struct sock`.
     #[must_use]
-    pub fn indexes_sockets(&self) -> bool {
-        self.hooks().any(|hook| matches!(hook, Hook::Tracepoint { .. }))
+    pub fn has_stand_ins(&self) -> bool {
+        let is_stand_in = |hook: &Hook| matches!(hook, Hook::Tracepoint { .. }) && *hook != syscall_exit();
+        self.hooks().any(is_stand_in)
     }
 
-    /// Whether the entry of `epoll_pwait` is traced.
+    /// Whether system calls show the waits.
     #[must_use]
-    pub fn traces_poll_entry(&self) -> bool {
-        self.hooks().any(|hook| matches!(hook, Hook::Syscall { program: "poll_entry", .. }))
+    pub fn follows_syscalls(&self) -> bool {
+        self.hooks().any(|hook| matches!(hook, Hook::Uprobe { program: "broken_off", .. }))
     }
 }
 
@@ -359,7 +403,6 @@ impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Uprobe { site, .. } => write!(f, "uprobe {} ({})", site.name, site.instruction),
-            Self::Syscall { tracepoint, .. } => write!(f, "tracepoint syscalls:{tracepoint}"),
             Self::Tracepoint { tracepoint, .. } => write!(f, "tracepoint {tracepoint}"),
             Self::Fentry { function, .. } => write!(f, "fentry {function}"),
             Self::Kprobe { function, .. } => write!(f, "kprobe {function}"),
@@ -379,6 +422,7 @@ mod tests {
         TargetFacts {
             wait_start: site("internal/poll.runtime_pollWait+10"),
             wait_end: site("internal/poll.runtime_pollWait+135"),
+            broken_off: Ok(site("internal/poll.runtime_pollWait+137")),
             netpollblock: Ok(site("runtime.netpollblock+10")),
             netpollready: Err("netpollready is inlined into netpoll".into()),
             resolver: Vec::new(),
@@ -391,7 +435,7 @@ mod tests {
             has_callback: true,
             kprobe: true,
             tracepoints: super::super::support::READY_TRACEPOINTS.to_vec(),
-            syscall_tracepoints: true,
+            syscall_exit: true,
             ..KernelFacts::default()
         }
     }
@@ -410,7 +454,6 @@ mod tests {
         assert_eq!(
             ready_hooks(&neither),
             [
-                "tracepoint syscalls:sys_enter_epoll_pwait",
                 "tracepoint sk_data_ready",
                 "tracepoint inet_sock_set_state",
                 "tracepoint tcp_receive_reset",
@@ -423,10 +466,10 @@ mod tests {
     #[test]
     fn only_the_tracepoint_plan_pays_for_its_maps() {
         let plan = make(Hooks::Auto, ReadyHooks::Auto, &kernel(), &target()).unwrap();
-        assert!(!plan.indexes_sockets() && !plan.traces_poll_entry());
+        assert!(!plan.has_stand_ins());
         let bare = KernelFacts { fentry: None, kprobe: false, ..kernel() };
         let plan = make(Hooks::Auto, ReadyHooks::Auto, &bare, &target()).unwrap();
-        assert!(plan.indexes_sockets() && plan.traces_poll_entry());
+        assert!(plan.has_stand_ins());
     }
 
     #[test]
@@ -448,12 +491,27 @@ mod tests {
         );
         assert!(make(Hooks::Auto, ReadyHooks::Fentry, &bare, &target()).is_err());
         let asked = make(Hooks::Auto, ReadyHooks::Tracepoints, &kernel(), &target()).unwrap();
-        assert!(asked.indexes_sockets());
+        assert!(asked.has_stand_ins());
     }
 
     #[test]
     fn no_poll_clock_no_plan() {
-        let blind = KernelFacts { syscall_tracepoints: false, ..kernel() };
-        assert_eq!(make(Hooks::Auto, ReadyHooks::Auto, &blind, &target()), Err(NoPlan::NoSyscallTracepoints));
+        let blind = KernelFacts { syscall_exit: false, ..kernel() };
+        assert_eq!(make(Hooks::Auto, ReadyHooks::Auto, &blind, &target()), Err(NoPlan::NoSyscallExit));
+    }
+
+    #[test]
+    fn without_traps_where_the_binary_allows_it() {
+        let name = |hooks, target: &TargetFacts| {
+            make(hooks, ReadyHooks::Auto, &kernel(), target).map(|plan| (plan.name, plan.follows_syscalls()))
+        };
+        assert_eq!(name(Hooks::Auto, &target()), Ok(("syscalls", true)));
+        assert_eq!(name(Hooks::Pollwait, &target()), Ok(("pollwait", false)));
+        let other = TargetFacts { broken_off: Err("unexpected code".into()), ..target() };
+        assert_eq!(name(Hooks::Auto, &other), Ok(("pollwait", false)));
+        assert_eq!(
+            name(Hooks::Syscalls, &other).unwrap_err().to_string(),
+            "--hooks syscalls is not possible here: unexpected code"
+        );
     }
 }

@@ -12,7 +12,7 @@ use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader, Endianness,
     maps::{MapError, RingBuf},
     programs::{
-        BtfTracePoint, FEntry, Iter, KProbe, ProgramError, TracePoint, UProbe,
+        BtfTracePoint, FEntry, Iter, KProbe, ProgramError, UProbe,
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLinkId, UProbeScope},
     },
 };
@@ -320,7 +320,7 @@ fn names(plan: &Plan) -> Vec<(Kind, String)> {
         .filter_map(|hook| match hook {
             Hook::Tracepoint { tracepoint, .. } => Some(typedef(tracepoint)),
             Hook::Fentry { function, .. } => Some((Kind::Function, (*function).to_owned())),
-            Hook::Uprobe { .. } | Hook::Syscall { .. } | Hook::Kprobe { .. } => None,
+            Hook::Uprobe { .. } | Hook::Kprobe { .. } => None,
         })
         .chain([typedef(EXEC_TRACEPOINT), iterator(FILES_ITERATOR), iterator(TASKS_ITERATOR)])
         .collect()
@@ -347,11 +347,6 @@ fn attach_one(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<(), SessionErro
     match hook {
         // They are of a process.
         Hook::Uprobe { .. } => {}
-        Hook::Syscall { program, tracepoint } => {
-            let program: &mut TracePoint = program_of(ebpf, program)?.map_err(failed)?;
-            program.load().map_err(failed)?;
-            program.attach("syscalls", tracepoint).map_err(failed)?;
-        }
         Hook::Tracepoint { program, tracepoint } => {
             let program: &mut BtfTracePoint = program_of(ebpf, program)?.map_err(failed)?;
             program.load(tracepoint, btf).map_err(failed)?;

@@ -4,10 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use aya::{programs::ProgramType, sys::is_program_supported};
 
-use super::{
-    kernel_btf::{KernelBtf, Kind},
-    tracefs,
-};
+use super::kernel_btf::{KernelBtf, Kind};
 
 /// The tracepoints that stand in for `ep_poll_callback`, in the order in which they are attached.
 pub const READY_TRACEPOINTS: [&str; 5] =
@@ -42,8 +39,8 @@ pub struct KernelFacts {
     pub kprobe: bool,
     /// Those of [`READY_TRACEPOINTS`] that exist.
     pub tracepoints: Vec<&'static str>,
-    /// tracefs shows `epoll_pwait`'s tracepoints.
-    pub syscall_tracepoints: bool,
+    /// The exits of system calls can be traced.
+    pub syscall_exit: bool,
 }
 
 /// Finds out, by trying where trying is the only way.
@@ -62,8 +59,7 @@ pub fn find_out(btf: &KernelBtf) -> KernelFacts {
             .into_iter()
             .filter(|name| btf.has(Kind::Typedef, &format!("btf_trace_{name}")))
             .collect(),
-        syscall_tracepoints: tracefs::find()
-            .is_some_and(|path| path.join("events/syscalls/sys_exit_epoll_pwait/id").exists()),
+        syscall_exit: btf.has(Kind::Typedef, "btf_trace_sys_exit"),
     }
 }
 

@@ -1,12 +1,12 @@
-//! Programs loaded to see whether this kernel takes them, and dropped again. Tracepoints and uprobes, which take permissions of
-//! their own, are attached for a moment: uprobes to a function of this program that nothing calls.
+//! Programs loaded to see whether this kernel takes them, and dropped again. Uprobes, which take permissions of their
+//! own, are attached for a moment, to a function of this program that nothing calls.
 
 use std::{fs, num::NonZeroU32, path::Path};
 
 use aya::{
     Btf, EbpfLoader, Endianness,
     programs::{
-        BtfTracePoint, FEntry, Iter, KProbe, ProgramError, TracePoint, UProbe,
+        BtfTracePoint, FEntry, Iter, KProbe, ProgramError, UProbe,
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
     },
 };
@@ -49,8 +49,6 @@ pub struct Refusal {
 pub enum ProgramKind {
     /// For uprobes and kprobes.
     Kprobe,
-    /// For tracepoints, by their id.
-    Tracepoint,
     /// For tracepoints, by BTF.
     BtfTracepoint,
     /// At the entry of a kernel function.
@@ -65,7 +63,6 @@ impl ProgramKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kprobe => "uprobe/kprobe",
-            Self::Tracepoint => "tracepoint",
             Self::BtfTracepoint => "BTF tracepoint",
             Self::Fentry => "fentry",
             Self::Iterator => "iterator",
@@ -75,7 +72,6 @@ impl ProgramKind {
     const fn of(hook: &Hook) -> Self {
         match hook {
             Hook::Uprobe { .. } | Hook::Kprobe { .. } => Self::Kprobe,
-            Hook::Syscall { .. } => Self::Tracepoint,
             Hook::Tracepoint { .. } => Self::BtfTracepoint,
             Hook::Fentry { .. } => Self::Fentry,
         }
@@ -94,7 +90,7 @@ pub fn load(kernel: &KernelBtf, config: &Config, hooks: &[Hook]) -> Result<Vec<T
         .filter_map(|hook| match hook {
             Hook::Tracepoint { tracepoint, .. } => Some((Kind::Typedef, format!("btf_trace_{tracepoint}"))),
             Hook::Fentry { function, .. } => Some((Kind::Function, (*function).to_owned())),
-            Hook::Uprobe { .. } | Hook::Syscall { .. } | Hook::Kprobe { .. } => None,
+            Hook::Uprobe { .. } | Hook::Kprobe { .. } => None,
         })
         .chain([(Kind::Function, format!("bpf_iter_{}", FILES.1))])
         .collect();
@@ -138,12 +134,6 @@ pub fn load(kernel: &KernelBtf, config: &Config, hooks: &[Hook]) -> Result<Vec<T
                         <&mut BtfTracePoint>::try_from(program)?.load(tracepoint, &btf)
                     })
                 }
-                Hook::Syscall { program, tracepoint } => trial(program, hook.to_string(), kind, &|program| {
-                    let program = <&mut TracePoint>::try_from(program)?;
-                    program.load()?;
-                    let link = program.attach("syscalls", tracepoint)?;
-                    program.detach(link)
-                }),
             }
         })
         .collect::<Result<Vec<Trial>, Refusal>>()?;

@@ -81,6 +81,8 @@ pub enum HooksArg {
     Auto,
     /// Two uprobes in runtime_pollWait, which cannot be inlined
     Pollwait,
+    /// System calls, and one uprobe where waits are broken off: no trap in a wait that succeeds
+    Syscalls,
     /// netpollblock and netpollready, where they are not inlined: a second opinion
     Runtime,
 }

@@ -32,6 +32,9 @@ use crate::{
     target::{error::Error as TargetError, process::Process},
 };
 
+/// What attaching itself makes the programs count.
+const OF_ATTACHING: [Counter; 2] = [Counter::EndWithoutStart, Counter::StartUnseen];
+
 /// The programs, and the processes that they are attached to.
 #[derive(Debug)]
 pub(super) struct Attached {
@@ -127,7 +130,7 @@ impl Attached {
         let pid = process.pid();
         let id = self.id_for(pid)?;
         let process = GoProcess::new(process, Rc::clone(&self.program), id)?;
-        let before = self.counter(Counter::EndWithoutStart)?;
+        let before = self.of_attaching()?;
         privileges
             .place(|| self.session.add(id, pid, &session::executable_of(pid)))
             .map_err(|error| not_attached(error, &process))?;
@@ -141,7 +144,7 @@ impl Attached {
         if let Some(epoll) = files.iter().find(|file| Some(file.file.fd) == epoll_fd) {
             self.session.set_eventpoll(id, epoll.private_data)?;
         }
-        open_waits::put(&mut self.session, &process, files)?;
+        open_waits::put(&mut self.session, &process, &mut correlator, files)?;
         self.forgive(before)?;
         let member = self.members.entry(id.tgid).insert_entry(Member { process, correlator });
         Ok(&member.into_mut().process)
@@ -177,9 +180,9 @@ impl Attached {
         Ok(Some(&member.into_mut().process))
     }
 
-    /// What happened while attaching is no loss: ends of waits whose slots were not put yet. Of the first process it is all
-    /// that was counted, of a later one the ends only, since the others' losses count.
-    fn forgive(&mut self, ends_before: u64) -> Result<(), Failure> {
+    /// What happened while attaching is no loss: waits whose slots were not put yet. Of the first process it is all that was counted, of a
+    /// later one these only, since the others' losses count.
+    fn forgive(&mut self, before: [u64; 2]) -> Result<(), Failure> {
         if self.members.is_empty() {
             self.baseline = self
                 .session
@@ -188,15 +191,18 @@ impl Attached {
                 .map(|(counter, count)| (counter.name(), count))
                 .collect();
         } else {
-            let ends = self.counter(Counter::EndWithoutStart)?.saturating_sub(ends_before);
-            *self.baseline.entry(Counter::EndWithoutStart.name()).or_default() += ends;
+            for ((counter, before), now) in OF_ATTACHING.into_iter().zip(before).zip(self.of_attaching()?) {
+                *self.baseline.entry(counter.name()).or_default() += now.saturating_sub(before);
+            }
         }
         Ok(())
     }
 
-    fn counter(&mut self, wanted: Counter) -> Result<u64, Failure> {
+    fn of_attaching(&mut self) -> Result<[u64; 2], Failure> {
         let counters = self.session.counters()?;
-        Ok(counters.iter().find(|(counter, _)| *counter == wanted).map_or(0, |(_, count)| *count))
+        let count =
+            |wanted| counters.iter().find(|(counter, _)| *counter == wanted).map_or(0, |(_, count)| *count);
+        Ok(OF_ATTACHING.map(count))
     }
 
     /// How the programs will know a process. Outside of the initial PID namespace only they know its id there.
@@ -370,6 +376,11 @@ impl Attached {
     }
 }
 
+/// Addresses of a stack, leaf first: the first one is where the goroutine is, the others where it will return to.
+pub(super) fn leaf_first(pcs: &[u64]) -> impl Iterator<Item = (u64, bool)> {
+    pcs.iter().enumerate().map(|(depth, pc)| (*pc, depth == 0))
+}
+
 /// Gives a wait its stack.
 fn named(
     Correlated { mut wait, stack_hash, pcs, sent }: Correlated,
@@ -377,9 +388,11 @@ fn named(
     bias: u64,
     stacks: &mut StackTable,
 ) -> (Wait, Sent) {
-    if let Some(pcs) = pcs {
-        wait.stack = Some(symbolizer.stack(stack_hash, bias, &pcs, stacks));
-    }
+    wait.stack = match pcs {
+        Some(pcs) if stack_hash != 0 => Some(symbolizer.stack(stack_hash, bias, &pcs, stacks)),
+        Some(pcs) => Some(symbolizer.walked(bias, leaf_first(&pcs), stacks)),
+        None => None,
+    };
     (wait, sent)
 }
 

@@ -42,6 +42,7 @@ impl Attacher {
             hooks: match args.hooks {
                 HooksArg::Auto => Hooks::Auto,
                 HooksArg::Pollwait => Hooks::Pollwait,
+                HooksArg::Syscalls => Hooks::Syscalls,
                 HooksArg::Runtime => Hooks::Runtime,
             },
             ready_hooks: match args.kernel_ready {
@@ -84,8 +85,8 @@ impl Attacher {
         offsets::of_kernel(&btf, &mut config)?;
         config.tgid = self.only.unwrap_or(0);
         config.pid_namespace = support::own_pid_namespace().unwrap_or(support::INITIAL_PID_NAMESPACE);
-        config.index_sockets = u32::from(plan.indexes_sockets());
-        config.trace_poll_entry = u32::from(plan.traces_poll_entry());
+        config.stand_ins = u32::from(plan.has_stand_ins());
+        config.follow_syscalls = u32::from(plan.follows_syscalls());
         let session = Session::load(&config, &plan, &btf, self.logs())?;
         self.kernel = Some((btf, facts));
         Attached::new(identity, program, plan, session)

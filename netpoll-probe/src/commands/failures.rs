@@ -125,14 +125,14 @@ impl From<BtfError> for Failure {
 impl From<NoPlan> for Failure {
     fn from(error: NoPlan) -> Self {
         let hint = match &error {
-            NoPlan::NoSyscallTracepoints => lacks_privilege().unwrap_or_else(|| {
-                "mount tracefs: mount -t tracefs nodev /sys/kernel/tracing (needs CONFIG_FTRACE_SYSCALLS=y)"
+            NoPlan::NoSyscallExit => lacks_privilege().unwrap_or_else(|| {
+                "a kernel with CONFIG_FTRACE_SYSCALLS=y: zgrep FTRACE_SYSCALLS /proc/config.gz /boot/config-$(uname -r)"
                     .to_owned()
             }),
             NoPlan::NoReadyHooks { .. } => {
                 "leave --kernel-ready out: the best that works here is chosen".to_owned()
             }
-            NoPlan::NoRuntimeHooks(_) => "use --hooks pollwait, which works on every build".to_owned(),
+            NoPlan::NoSyscallHooks(_) | NoPlan::NoRuntimeHooks(_) => "use --hooks pollwait, which works on every build".to_owned(),
         };
         Self::new(Exit::Kernel, error, hint)
     }

@@ -130,6 +130,7 @@ impl GoProgram {
         let facts = TargetFacts {
             wait_start: site(&poll_wait.start),
             wait_end: site(&poll_wait.end),
+            broken_off: poll_wait.broken_off.as_ref().map(site).map_err(ToString::to_string),
             netpollblock: optional(runtime_hooks.then(|| runtime.netpollblock_site())),
             netpollready: optional(runtime_hooks.then(|| runtime.netpollready_site())),
             // Without them its calls are not counted; inspect says why.

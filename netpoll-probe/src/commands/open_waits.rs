@@ -9,13 +9,13 @@ use netpoll_probe_common::{
 use zerocopy::FromZeros as _;
 
 use super::{
-    attached::{Attached, Member},
+    attached::{Attached, Member, leaf_first},
     go_process::GoProcess,
     own::now_ns,
 };
 use crate::{
     bpf::session::Session,
-    correlate::{Sent, bypass},
+    correlate::{Correlator, Sent, bypass},
     error::Failure,
     model::{bypass::Bypass, stack::StackTable, wait::Wait},
     snapshot::goroutine::{Goroutine, PollMode, StackState},
@@ -23,7 +23,12 @@ use crate::{
 
 /// Gives goroutines that were parked before the programs were there their slots, and their sockets to the tracepoints.
 /// `files` are the process's open ones a moment ago.
-pub(super) fn put(session: &mut Session, process: &GoProcess, files: Vec<FileRecord>) -> Result<(), Failure> {
+pub(super) fn put(
+    session: &mut Session,
+    process: &GoProcess,
+    correlator: &mut Correlator,
+    files: Vec<FileRecord>,
+) -> Result<(), Failure> {
     let target = process.id();
     let waiting = process.waiting().unwrap_or_default();
     let files = unchanged(files, session.files_of(target)?);
@@ -32,6 +37,12 @@ pub(super) fn put(session: &mut Session, process: &GoProcess, files: Vec<FileRec
     let mut slots: HashMap<u64, PollDescSlot> = HashMap::new();
     for goroutine in &waiting {
         let Some(poll) = &goroutine.poll else { continue };
+        if let StackState::Walked(stack) = &goroutine.stack {
+            // The first one as if the goroutine stood in the call that it is in.
+            let pcs = stack.frames.iter().skip(poll.frame).enumerate();
+            let pcs = pcs.map(|(depth, frame)| frame.pc - u64::from(depth == 0 && !frame.is_exact));
+            correlator.open_stack(poll.poll_desc, goroutine.g, pcs.collect());
+        }
         let file = files.get(&poll.fd);
         let tag = process.program().tag(poll.fdseq);
         let slot =
@@ -60,6 +71,9 @@ pub(super) fn put(session: &mut Session, process: &GoProcess, files: Vec<FileRec
     for (key, slot) in &slots {
         if session.put_slot(*key, slot)? {
             given.insert(*key);
+            // A file is one fd of the process, whoever waits on it.
+            let fd = if slot.read.start_ns != 0 { slot.read.fd } else { slot.write.fd };
+            session.index_fd(target, fd, *key)?;
         }
     }
     for (key, slot) in slots.iter().filter(|(key, slot)| given.contains(*key) && slot.file.sk != 0) {
@@ -91,6 +105,7 @@ pub(super) fn at_end(
         .members()
         .filter_map(|member| Some((member.process.id().index, member.process.waiting()?)))
         .collect();
+    let by_syscalls = attached.plan.follows_syscalls();
     // Waits that ended meanwhile bring the stacks that they had.
     attached.drain();
     let (members, session, symbolizer) = attached.parts();
@@ -123,19 +138,23 @@ pub(super) fn at_end(
             let still_taken = wait.start_ns != 0 && wait.start_ns == after.start_ns;
             if still_taken && waiting.contains_key(&index) && !parked.contains_key(&(*key, wait.g)) {
                 wait.start_ns = 0;
-                correlator.turned_away();
+                // By system calls it is known only now that it did not park.
+                if !by_syscalls {
+                    correlator.turned_away();
+                }
             }
         }
         for (taken, mut wait) in correlator.open(&slot, end_ns) {
             let bias = process.load_bias();
-            if let Some(Goroutine { stack: StackState::Walked(stack), poll: Some(poll), .. }) =
+            if let Some(pcs) = correlator.stack_of(taken.stack_hash) {
+                wait.stack = Some(symbolizer.stack(taken.stack_hash, bias, &pcs, stacks));
+            } else if let Some(Goroutine { stack: StackState::Walked(stack), poll: Some(poll), .. }) =
                 parked.get(&(*key, taken.g))
             {
                 let pcs = stack.frames.iter().skip(poll.frame).map(|frame| (frame.pc, frame.is_exact));
                 wait.stack = Some(symbolizer.walked(bias, pcs, stacks));
             } else if let Some(pcs) = correlator.late_stack(poll_desc, taken.g, wait.clocks.start_ns) {
-                let pcs = pcs.iter().enumerate().map(|(depth, pc)| (*pc, depth == 0));
-                wait.stack = Some(symbolizer.walked(bias, pcs, stacks));
+                wait.stack = Some(symbolizer.walked(bias, leaf_first(&pcs), stacks));
             }
             open.push((wait, Sent::of_open(&taken, files.get(&(process.id().tgid, taken.fd)))));
         }

@@ -18,7 +18,7 @@ const NEEDED: [(CapabilitySet, &str); 4] = [
     (CapabilitySet::PERFMON, "CAP_PERFMON"),
     // To look at another user's process.
     (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE"),
-    // To read the numbers of tracepoints, which tracefs shows to root only, and another user's `/proc/PID`.
+    // To read another user's `/proc/PID`.
     (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"),
 ];
 

@@ -9,7 +9,7 @@ use super::{
     recording::Recording, selection::Selection, tell,
 };
 use crate::{
-    bpf::{plan::Choice, session, tracefs},
+    bpf::{plan::Choice, session},
     cli::record::RecordArgs,
     error::Failure,
     exit::Exit,
@@ -33,8 +33,6 @@ pub(super) fn run(args: &RecordArgs, start: impl FnOnce() -> Result<Start, Failu
     let time = SystemTime::now();
     let outputs = Outputs::open(args)?;
     let start = start()?;
-    // The mount is this thread's own, so it comes before there are others. If it fails, the plan says what is missing.
-    let _ = tracefs::ensure();
     let measuring = if args.stats { Some(session::measure_run_time()?) } else { None };
     let only_pid = match &start {
         Start::Selected(selection) => selection.only_pid(),

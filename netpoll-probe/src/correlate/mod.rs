@@ -92,6 +92,8 @@ pub struct Correlator {
     newest_ns: u64,
     /// Stacks of waits that were open when the recording ended, and have ended since: by pollDesc, g and start.
     late_stacks: HashMap<(u64, u64, u64), Arc<[u64]>>,
+    /// Stacks of waits that were open when the recording began: by pollDesc and g.
+    early_stacks: HashMap<(u64, u64), Arc<[u64]>>,
     until_ns: u64,
     /// Calls of the C library's resolver.
     resolver: Option<Bypass>,
@@ -113,6 +115,7 @@ impl Correlator {
             last: HashMap::new(),
             newest_ns: 0,
             late_stacks: HashMap::new(),
+            early_stacks: HashMap::new(),
             until_ns: u64::MAX,
             resolver: None,
             quality: Quality::default(),
@@ -122,6 +125,17 @@ impl Correlator {
     /// A file that was open when the recording began: listeners tell which connections came in.
     pub fn open_file(&mut self, file: &FileFacts, socket_state: u32) {
         self.endpoints.learn(file, socket_state);
+    }
+
+    /// The stack of a wait that was open when the recording began, for when its end brings none. `pcs` as [`Correlated::pcs`].
+    pub fn open_stack(&mut self, pd: u64, g: u64, pcs: Arc<[u64]>) {
+        self.early_stacks.insert((pd, g), pcs);
+    }
+
+    /// The addresses of the stack with this hash.
+    #[must_use]
+    pub fn stack_of(&mut self, hash: u64) -> Option<Arc<[u64]>> {
+        self.stacks.get(hash).cloned()
     }
 
     /// Where a file leads to.
@@ -245,7 +259,7 @@ impl Correlator {
             fd: record.fd,
             mode,
             outcome,
-            spurious: false,
+            spurious: outcome == Outcome::Ready && record.flags & flag::SPURIOUS != 0,
             started_before: record.flags & flag::STARTED_BEFORE != 0,
             clocks: judged.clocks,
             poller: if judged.clocks.poll_ns.is_some() { poller_of(record.poller) } else { Poller::Unknown },
@@ -261,7 +275,8 @@ impl Correlator {
         self.newest_ns = self.newest_ns.max(record.end_ns);
         self.last
             .insert((record.pd, record.goid, mode), (self.first + self.held.len() as u64, record.end_ns));
-        let pcs = self.stacks.get(record.stack_hash).cloned();
+        let early = if wait.started_before { self.early_stacks.remove(&(record.pd, record.g)) } else { None };
+        let pcs = self.stacks.get(record.stack_hash).cloned().or(early);
         let sent = Sent {
             before: record.flags & flag::SENT_BEFORE != 0,
             last_ns: (record.sent_ns != 0).then_some(record.sent_ns),

@@ -255,14 +255,29 @@ fn offsets_of(layout: Result<crate::goruntime::layout::Layout, Refusal>) -> Find
     Finding::of(layout.map(|layout| offsets::describe(&layout)).map_err(|refusal| refusal.reason))
 }
 
-/// The two that attach cannot do without.
-fn poll_wait_sites(found: &Result<PollWaitSites, String>) -> [Site; 2] {
+/// The two that attach cannot do without, and the one that lets it do without a trap in each wait.
+fn poll_wait_sites(found: &Result<PollWaitSites, String>) -> [Site; 3] {
     let site = |purpose, site: fn(&PollWaitSites) -> &sites::Site| Site {
         purpose,
         needed: true,
         instruction: Finding::of(found.as_ref().map(|found| instruction(site(found)))),
     };
-    [site("start of a wait", |sites| &sites.start), site("end of a wait", |sites| &sites.end)]
+    let broken_off = match found {
+        Ok(sites) => sites.broken_off.as_ref().map_err(ToString::to_string),
+        Err(reason) => Err(reason.clone()),
+    };
+    [
+        site("start of a wait", |sites| &sites.start),
+        site("end of a wait", |sites| &sites.end),
+        Site {
+            purpose: "a wait broken off",
+            needed: false,
+            instruction: match broken_off {
+                Ok(site) => Finding::Found(instruction(site)),
+                Err(reason) => Finding::Not(reason),
+            },
+        },
+    ]
 }
 
 /// Those of the second opinion.

@@ -2,7 +2,7 @@
 
 use crate::{
     bpf::{
-        machine::{MachineFacts, Tracefs},
+        machine::MachineFacts,
         trial::{ProgramKind, Refusal, Trial},
     },
     model::checkup::Check,
@@ -25,7 +25,7 @@ const NEEDED: [(&str, u32, &str); 3] = [
 /// take it and nothing less (CVE-2025-38466; `perf_uprobe_event_init`, `kernel/events/core.c`).
 const SYS_ADMIN: u32 = 21;
 
-/// How a program that lacks capabilities gets them; the last is for tracefs, whose folder is root's. Tried on Linux 6.18.
+/// How a program that lacks capabilities gets them; the last is for other users' processes. Tried on Linux 6.18.
 const SETCAP: &str = "sudo setcap cap_sys_admin,cap_sys_ptrace,cap_dac_read_search=ep $(command -v netpoll-probe), \
                       or run it by sudo";
 /// What was said already.
@@ -43,8 +43,7 @@ pub fn checks(facts: &MachineFacts) -> Vec<Check> {
         btf(facts),
         members(facts),
         lockdown(facts),
-        tracefs(facts),
-        syscall_tracepoints(facts),
+        syscall_exit(facts),
         uprobes(facts),
         kernel_ready(facts),
         programs(facts),
@@ -169,34 +168,14 @@ fn lockdown(facts: &MachineFacts) -> Check {
     }
 }
 
-fn tracefs(facts: &MachineFacts) -> Check {
-    let name = "tracefs";
-    match &facts.tracefs {
-        Tracefs::Mounted(place) => Check::good(name, format!("mounted at {place}")),
-        Tracefs::MountedForThis => Check::good(name, "not mounted; attach mounts it for itself alone"),
-        Tracefs::Hidden => {
-            Check::problem(name, "mounted, and this user may not look into it", AS_FOR_CAPABILITIES)
-        }
-        Tracefs::Missing(reason) => Check::problem(
-            name,
-            format!("not mounted, and it cannot be mounted here: {reason}"),
-            "sudo mount -t tracefs nodev /sys/kernel/tracing",
-        ),
-    }
-}
-
-fn syscall_tracepoints(facts: &MachineFacts) -> Check {
-    let name = "epoll_pwait";
-    let visible = matches!(facts.tracefs, Tracefs::Mounted(_) | Tracefs::MountedForThis);
+fn syscall_exit(facts: &MachineFacts) -> Check {
+    let name = "system calls";
     match &facts.kernel {
-        Some(kernel) if kernel.syscall_tracepoints => Check::good(name, "its tracepoints are there"),
-        _ if !visible => {
-            Check::problem(name, "its tracepoints are not visible without tracefs", "as for tracefs")
-        }
-        None => Check::problem(name, "its tracepoints are of no use without BTF", "as for kernel BTF"),
+        Some(kernel) if kernel.syscall_exit => Check::good(name, "their exits can be traced"),
+        None => Check::problem(name, "not known without BTF", "as for kernel BTF"),
         Some(_) => Check::problem(
             name,
-            "this kernel has no tracepoints of system calls",
+            "this kernel's BTF has no tracepoint sys_exit",
             "a kernel with CONFIG_FTRACE_SYSCALLS=y: zgrep FTRACE_SYSCALLS /proc/config.gz /boot/config-$(uname -r)",
         ),
     }
@@ -286,13 +265,8 @@ fn programs(facts: &MachineFacts) -> Check {
     }
 }
 
-const KINDS: [ProgramKind; 5] = [
-    ProgramKind::Kprobe,
-    ProgramKind::Tracepoint,
-    ProgramKind::BtfTracepoint,
-    ProgramKind::Fentry,
-    ProgramKind::Iterator,
-];
+const KINDS: [ProgramKind; 4] =
+    [ProgramKind::Kprobe, ProgramKind::BtfTracepoint, ProgramKind::Fentry, ProgramKind::Iterator];
 
 fn reason_of(trial: &Trial, refusal: &Refusal) -> String {
     if refusal.reason.contains(&trial.hook) {

@@ -160,13 +160,15 @@ pub fn facts_for_plan(inspection: &Inspection) -> Option<TargetFacts> {
         }),
         Finding::Not(reason) => Err(reason.clone()),
     };
-    let [start, end, netpollblock, netpollready, resolver @ ..] = inspection.sites.as_slice() else {
+    let [start, end, broken_off, netpollblock, netpollready, resolver @ ..] = inspection.sites.as_slice()
+    else {
         return None;
     };
     inspection.attach.works.then_some(())?;
     Some(TargetFacts {
         wait_start: site(start).ok()?,
         wait_end: site(end).ok()?,
+        broken_off: site(broken_off),
         netpollblock: site(netpollblock),
         netpollready: site(netpollready),
         resolver: resolver

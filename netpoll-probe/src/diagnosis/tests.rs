@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     bpf::{
-        machine::{MachineFacts, Tracefs},
+        machine::MachineFacts,
         support::KernelFacts,
         trial::{ProgramKind, Refusal, Trial},
     },
@@ -40,7 +40,7 @@ fn what_is_known_of_a_file_that_is_no_program() {
         assert!(inspection.attach.hint.is_some());
         assert!(matches!(inspection.executable, Finding::Not(_)));
         assert!(inspection.sites.iter().all(|site| site.instruction.found().is_none()));
-        assert_eq!(inspection.sites.len(), 4);
+        assert_eq!(inspection.sites.len(), 5);
     }
 }
 
@@ -107,14 +107,13 @@ fn good_machine() -> MachineFacts {
             fentry: Some(true),
             has_callback: true,
             kprobe: true,
-            syscall_tracepoints: true,
+            syscall_exit: true,
             ..KernelFacts::default()
         }),
         lockdown: Some("[none] integrity confidentiality".to_owned()),
         perf_event_paranoid: Some(2),
         unprivileged_bpf_disabled: Some(2),
         jit: Some(1),
-        tracefs: Tracefs::Mounted("/sys/kernel/tracing".to_owned()),
         uprobe: true,
         uprobe_multi: Some(true),
         initial_pid_namespace: Some(true),
@@ -167,7 +166,7 @@ fn each_fault_is_one_problem_with_its_cure() {
         (MachineFacts { jit: Some(0), ..good() }, "eBPF JIT", Grade::Warning, "net.core.bpf_jit_enable=1"),
         (MachineFacts { release: "5.15.0".to_owned(), ..good() }, "kernel", Grade::Warning, "6.1"),
         (MachineFacts { uprobe: false, ..good() }, "uprobes", Grade::Problem, "CONFIG_UPROBE_EVENTS"),
-        (kernel(|k| k.syscall_tracepoints = false), "epoll_pwait", Grade::Problem, "CONFIG_FTRACE_SYSCALLS"),
+        (kernel(|k| k.syscall_exit = false), "system calls", Grade::Problem, "CONFIG_FTRACE_SYSCALLS"),
         (
             kernel(|k| (k.fentry, k.kprobe) = (Some(false), false)),
             "kernel-ready clock",
@@ -186,14 +185,6 @@ fn each_fault_is_one_problem_with_its_cure() {
         assert_eq!((found[0].name, found[0].grade), (name, grade));
         assert!(found[0].mend.as_ref().unwrap().contains(mend), "{found:?}");
     }
-    // Two that hang together.
-    let facts = MachineFacts {
-        tracefs: Tracefs::Missing("denied".to_owned()),
-        ..kernel(|k| k.syscall_tracepoints = false)
-    };
-    let found = not_good(&facts);
-    assert_eq!(found.len(), 2);
-    assert!(found[0].mend.as_ref().unwrap().contains("mount -t tracefs"));
 }
 
 #[test]

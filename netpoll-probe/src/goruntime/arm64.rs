@@ -33,8 +33,10 @@ const G: u16 = 28;
 const STACKGUARD0: i32 = 16;
 /// The condition "lower or same" of `b.ls` (Arm ARM, C1.2.4).
 const LS: u8 = 9;
-/// "equal" and "not equal".
-const EQ_NE: [u8; 2] = [0, 1];
+/// "equal".
+const EQ: u8 = 0;
+/// "not equal".
+const NE: u8 = 1;
 /// A page as `adrp` has it.
 const PAGE_BYTES: u64 = 4096;
 
@@ -161,10 +163,13 @@ fn flow(raw: &Raw, address: u64) -> Flow {
     match (raw.opcode, raw.operands) {
         (Opcode::B, _) => jump(Condition::Always),
         (Opcode::Bcc(LS), _) => jump(Condition::AtMost),
-        (Opcode::Bcc(condition), _) if EQ_NE.contains(&condition) => jump(Condition::Equality),
+        (Opcode::Bcc(EQ), _) => jump(Condition::Equal),
+        (Opcode::Bcc(NE), _) => jump(Condition::NotEqual),
         // Results are in R0; the compiler tests the one bit of a bool (1.18.4: the register).
-        (Opcode::TBZ | Opcode::TBNZ, [Operand::Register(_, 0), Operand::Imm16(0), ..])
-        | (Opcode::CBZ | Opcode::CBNZ, [Operand::Register(_, 0), ..]) => jump(Condition::Result),
+        (Opcode::TBZ, [Operand::Register(_, 0), Operand::Imm16(0), ..])
+        | (Opcode::CBZ, [Operand::Register(_, 0), ..]) => jump(Condition::ResultFalse),
+        (Opcode::TBNZ, [Operand::Register(_, 0), Operand::Imm16(0), ..])
+        | (Opcode::CBNZ, [Operand::Register(_, 0), ..]) => jump(Condition::ResultTrue),
         (Opcode::Bcc(_) | Opcode::TBZ | Opcode::TBNZ | Opcode::CBZ | Opcode::CBNZ, _) => {
             jump(Condition::Other)
         }

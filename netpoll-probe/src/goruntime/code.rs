@@ -235,10 +235,14 @@ pub enum Condition {
     Always,
     /// The comparison before it found less or the same, unsigned.
     AtMost,
-    /// The comparison before it found the same, or another.
-    Equality,
-    /// The first result of a call, a bool, is true, or is false; tested by the jump itself.
-    Result,
+    /// The comparison before it found the same; the test before it found zero, or false.
+    Equal,
+    /// It found another; or true.
+    NotEqual,
+    /// The first result of a call, a bool, is false; tested by the jump itself.
+    ResultFalse,
+    /// It is true.
+    ResultTrue,
     /// Any other.
     Other,
 }

@@ -11,6 +11,9 @@
 //! - Its end is the conditional jump after the call of `runtime.netpollblock` there: the result in a register, 1 = ready; g; and pd
 //!   where the function keeps it: its argument's home (builds without optimization: perhaps a local variable).
 //!
+//! - Where waits are broken off is the first emulated instruction on the way from there when the result is false. It is met seldom, so
+//!   it does without: a function that has none there is probed at start and end.
+//!
 //! `internal/poll.runtime_pollWait` cannot be inlined: `internal/poll` declares it without a body, and the runtime pushes the body by
 //! linkname. `netpollblock` and `netpollready` can be (profile-guided builds do it), so they are the second opinion only.
 //! Code that is not as expected is refused with its address; a wrong probe site would count wrong waits.
@@ -63,6 +66,9 @@ pub struct PollWaitSites {
     pub start: Site,
     /// End of a park: the result, 1 = ready, and g in registers.
     pub end: Site,
+    /// Where only waits pass that `netpollblock` ended with false (deadline, close), with g in its register; the stack pointer is that of
+    /// `end`.
+    pub broken_off: Result<Site, SiteError>,
     /// At `end`, the word at the stack pointer plus this is pd.
     pub end_pd_from_sp_bytes: u32,
     /// The same word's distance from the CFA (the stack pointer before the call of the function): that of the argument's home, 0 on
@@ -128,13 +134,14 @@ pub fn poll_wait(
     let end_instruction = branch_on_result(code, body.get(call_index + 1..).unwrap_or_default())?;
     refuse_jumps_over(code, &instructions, call.end(), end_instruction)?;
     let end = site(code, end_instruction, Emulated::ConditionalJump);
+    let broken_off = on_false(code, &instructions, body, end_instruction);
 
     let frame_size_bytes = frame_size_bytes(end.address);
     let before_call = body.get(..call_index).unwrap_or_default();
     let slot = frame_size_bytes.and_then(|frame| poll_desc_slot(code, before_call, body, frame));
     match slot {
         Some((end_pd_from_sp_bytes, pd_from_cfa_bytes)) => {
-            Ok(PollWaitSites { start, end, end_pd_from_sp_bytes, pd_from_cfa_bytes })
+            Ok(PollWaitSites { start, end, broken_off, end_pd_from_sp_bytes, pd_from_cfa_bytes })
         }
         None => Err(SiteError::PollDescHome {
             function: code.name().to_owned(),
@@ -282,8 +289,12 @@ fn branch_on_result<'a>(
         match (instruction.effect, instruction.flow) {
             (Effect::Nothing, _) => {}
             (Effect::TestsResult, _) => tested = true,
-            (_, Flow::Jump { condition: Condition::Equality, .. }) if tested => return Ok(instruction),
-            (_, Flow::Jump { condition: Condition::Result, .. }) => return Ok(instruction),
+            (_, Flow::Jump { condition: Condition::Equal | Condition::NotEqual, .. }) if tested => {
+                return Ok(instruction);
+            }
+            (_, Flow::Jump { condition: Condition::ResultFalse | Condition::ResultTrue, .. }) => {
+                return Ok(instruction);
+            }
             (Effect::Other, Flow::Next) if copies_to_stack(instruction, result) => {}
             _ => return Err(unexpected(code, instruction, "a test of netpollblock's result and a jump")),
         }
@@ -292,6 +303,21 @@ fn branch_on_result<'a>(
         function: code.name().to_owned(),
         expected: "jump after the call of runtime.netpollblock",
     })
+}
+
+/// The first emulated instruction after `branch` where the result is false: the next ones, since the compiler lets the jump go when it is
+/// true (`jne`, `tbnz`, `cbnz`).
+fn on_false(
+    code: &FunctionCode,
+    all: &[Instruction],
+    body: &[Instruction],
+    branch: &Instruction,
+) -> Result<Site, SiteError> {
+    if !matches!(branch.flow, Flow::Jump { condition: Condition::NotEqual | Condition::ResultTrue, .. }) {
+        return Err(unexpected(code, branch, "a jump when netpollblock returned true"));
+    }
+    let after = body.partition_point(|instruction| instruction.address <= branch.address);
+    first_emulated(code, all, body.get(after..).unwrap_or_default(), 0)
 }
 
 /// Whether the low byte of `register` goes to the stack, and nothing else happens.
@@ -430,6 +456,28 @@ mod tests {
         assert_eq!((sites.end_pd_from_sp_bytes, sites.pd_from_cfa_bytes), (0x20, 0));
         let sites = poll_wait_of(POLL_WAIT_1_21_UNOPTIMIZED, 0x20).unwrap();
         assert_eq!((sites.end_pd_from_sp_bytes, sites.pd_from_cfa_bytes), (0x10, -0x18));
+    }
+
+    #[test]
+    fn finds_where_waits_are_broken_off() {
+        let of = |file, frame| {
+            let sites = poll_wait_of(file, frame).unwrap();
+            sites.broken_off.map(|site| (site.offset - sites.end.offset, site.emulated))
+        };
+        assert_eq!(of(POLL_WAIT_1_18, 0x18), Ok((2, Emulated::Nop)));
+        assert_eq!(of(POLL_WAIT_1_26, 0x18), Ok((2, Emulated::Nop)));
+        // Not optimized: pd and mode are fetched, and netpollcheckerr is called.
+        assert_eq!(of(POLL_WAIT_1_21_UNOPTIMIZED, 0x20), Ok((12, Emulated::Call)));
+        assert_eq!(of(POLL_WAIT_1_26_UNOPTIMIZED, 0x18), Ok((12, Emulated::Call)));
+        assert_eq!(of(ARM64_POLL_WAIT_1_18, 48), Ok((12, Emulated::ConditionalJump)));
+        assert_eq!(of(ARM64_POLL_WAIT_1_26, 48), Ok((12, Emulated::ConditionalJump)));
+        assert_eq!(of(ARM64_POLL_WAIT_1_26_UNOPTIMIZED, 32), Ok((12, Emulated::Call)));
+        // je in place of jne: the result is true where it goes on.
+        let other = patched(POLL_WAIT_1_26, 0x87, &[0x74]).unwrap();
+        assert!(matches!(other.broken_off, Err(SiteError::Unexpected { .. })));
+        // A jump onto the site: jmp at +22h to +89h.
+        let other = patched(POLL_WAIT_1_26, 0x22, &[0xeb, 0x65]).unwrap();
+        assert!(matches!(other.broken_off, Err(SiteError::Unexpected { .. })));
     }
 
     #[test]

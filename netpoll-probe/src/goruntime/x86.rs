@@ -102,7 +102,8 @@ fn flow(raw: &Raw) -> Flow {
         FlowControl::ConditionalBranch if is_near => {
             let condition = match raw.mnemonic() {
                 Mnemonic::Jbe => Condition::AtMost,
-                Mnemonic::Je | Mnemonic::Jne => Condition::Equality,
+                Mnemonic::Je => Condition::Equal,
+                Mnemonic::Jne => Condition::NotEqual,
                 _ => Condition::Other,
             };
             Flow::Jump { target, condition }

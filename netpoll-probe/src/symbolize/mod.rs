@@ -37,6 +37,26 @@ pub struct Symbolizer {
     names: HashMap<String, Arc<str>>,
 }
 
+/// Packages whose functions make system calls, and no others below them on a stack (Go 1.26 has a package for each system in the first).
+const SYSCALLS: [&str; 3] = ["internal/runtime/syscall", "runtime/internal/syscall", "syscall."];
+/// The functions in which goroutines wait.
+const FD: &str = "internal/poll.(*FD).";
+/// Registers an fd: a connect waits after it has returned.
+const FD_INIT: &str = "internal/poll.(*FD).Init";
+
+/// A wait that was seen by its system call has a stack that ends there; the goroutine went back to the function of `internal/poll` that
+/// made the call, and waited in it. The frames before that one are left out.
+fn drop_the_way_to_the_kernel(frames: &mut Vec<Frame>) {
+    let in_syscall = |frame: &Frame| SYSCALLS.iter().any(|package| frame.func.starts_with(package));
+    if !frames.first().is_some_and(in_syscall) {
+        return;
+    }
+    if let Some(waits) = frames.iter().position(|frame| frame.func.starts_with(FD)) {
+        let gone = usize::from(frames.get(waits).is_some_and(|frame| &*frame.func == FD_INIT));
+        frames.drain(..waits + gone);
+    }
+}
+
 impl Symbolizer {
     /// For processes that run `binary`.
     #[must_use]
@@ -92,6 +112,7 @@ impl Symbolizer {
                 }
             }
         }
+        drop_the_way_to_the_kernel(&mut frames);
         let truncated = frames.last().is_none_or(|frame| !BOTTOMS.contains(&&*frame.func));
         if frames.last().is_some_and(|frame| &*frame.func == ROOT) {
             frames.pop();
@@ -139,5 +160,43 @@ impl Symbolizer {
         let shared: Arc<str> = name.as_str().into();
         self.names.insert(name, Arc::clone(&shared));
         shared
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left_of(functions: &[&str]) -> Vec<String> {
+        let frame = |func: &&str| Frame { func: (*func).into(), file: "".into(), line: 1, inlined: false };
+        let mut frames = functions.iter().map(frame).collect();
+        drop_the_way_to_the_kernel(&mut frames);
+        frames.iter().map(|frame| frame.func.to_string()).collect()
+    }
+
+    #[test]
+    fn stacks_of_system_calls_begin_where_the_goroutine_waits() {
+        const READ: &str = "internal/poll.(*FD).Read";
+        let read = [
+            "internal/runtime/syscall/linux.Syscall6",
+            "syscall.read",
+            "internal/poll.ignoringEINTRIO",
+            READ,
+            "net.(*conn).Read",
+        ];
+        assert_eq!(left_of(&read), [READ, "net.(*conn).Read"]);
+        let connect = [
+            "runtime/internal/syscall.Syscall6",
+            "internal/poll.runtime_pollOpen",
+            "internal/poll.(*FD).Init",
+            "net.(*netFD).connect",
+        ];
+        assert_eq!(left_of(&connect), ["net.(*netFD).connect"]);
+        // Others are left alone: nothing is known of where they wait.
+        let wait = ["internal/poll.runtime_pollWait", READ, "main.main"];
+        assert_eq!(left_of(&wait), wait);
+        let own = ["syscall.Syscall", "main.main"];
+        assert_eq!(left_of(&own), own);
+        assert_eq!(left_of(&[]), [""; 0]);
     }
 }

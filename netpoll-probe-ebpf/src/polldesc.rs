@@ -1,0 +1,109 @@
+//! `runtime.pollDesc` (`runtime/netpoll.go`), as the target's memory has it: its beginning, in one read.
+
+use netpoll_probe_common::limit::POLL_DESC_BYTES;
+
+use crate::{config::config, read};
+
+/// `pdReady`: an event was collected, and nobody waits.
+const READY: u64 = 1;
+/// Bits of `pollInfo`.
+const CLOSING: u32 = 1;
+const EVENT_ERR: u32 = 2;
+const EXPIRED_READ_DEADLINE: u32 = 4;
+const EXPIRED_WRITE_DEADLINE: u32 = 8;
+
+/// The mode of a reader; a writer's is `b'w'`.
+pub const READ: u64 = b'r' as u64;
+/// The mode of a writer.
+pub const WRITE: u64 = b'w' as u64;
+
+/// What stood there at one moment.
+pub struct PollDesc {
+    /// The file descriptor.
+    pub fd: i32,
+    /// `fdseq`, cut to the bits that an epoll event's tag has; 0 where it does not exist.
+    pub tag: u32,
+    /// Bits of `pollInfo`.
+    info: u32,
+    /// Who waits: nobody, `pdReady`, `pdWait`, or a `runtime.g`.
+    semaphore: u64,
+}
+
+/// How a wait ended that `netpollblock` did not end as ready.
+pub enum Broken {
+    /// The pollDesc is closing.
+    Closed,
+    /// The deadline has expired.
+    Timeout,
+    /// An event error.
+    Error,
+    /// None of these: the deadline was moved.
+    Rearmed,
+}
+
+impl PollDesc {
+    /// Reads it at `address`, for one direction.
+    #[inline(always)]
+    pub fn read(address: u64, mode: u64) -> Option<Self> {
+        let block: [u64; POLL_DESC_BYTES / 8] = read::user(address)?;
+        let tag = if config!(pd_has_fdseq) == 1 {
+            (word(&block, config!(pd_fdseq)) & ((1 << config!(tag_bits)) - 1)) as u32
+        } else {
+            0
+        };
+        let semaphore = word(&block, if mode == READ { config!(pd_rg) } else { config!(pd_wg) });
+        // `atomicInfo` is the lower half of its word on these machines.
+        let info = word(&block, config!(pd_atomic_info)) as u32;
+        Some(Self { fd: word(&block, config!(pd_fd)) as i32, tag, info, semaphore })
+    }
+
+    /// An event was collected before anybody waited: `netpollblock` will return at once.
+    #[inline(always)]
+    pub fn is_ready(&self) -> bool {
+        self.semaphore == READY
+    }
+
+    /// The fd was closed, or is being closed.
+    #[inline(always)]
+    pub fn is_closing(&self) -> bool {
+        self.info & CLOSING != 0
+    }
+
+    /// `netpollcheckerr` at the start of `runtime_pollWait` will return at once: no wait, and no end.
+    #[inline(always)]
+    pub fn ends_at_once(&self, mode: u64) -> bool {
+        !matches!(self.broken(mode), Broken::Rearmed)
+    }
+
+    /// `netpollcheckerr`, in its order.
+    #[inline(always)]
+    pub fn broken(&self, mode: u64) -> Broken {
+        let expired = if mode == READ { EXPIRED_READ_DEADLINE } else { EXPIRED_WRITE_DEADLINE };
+        if self.is_closing() {
+            Broken::Closed
+        } else if self.info & expired != 0 {
+            Broken::Timeout
+        } else if mode == READ && self.info & EVENT_ERR != 0 {
+            Broken::Error
+        } else {
+            Broken::Rearmed
+        }
+    }
+}
+
+/// Whether a goroutine is parked on the pollDesc at `address`, or about to be: an event that is collected now ends its wait. `None`: it
+/// could not be read.
+#[inline(always)]
+pub fn is_waited_on(address: u64, mode: u64) -> Option<bool> {
+    let semaphore: u64 = read::user(address + if mode == READ { config!(pd_rg) } else { config!(pd_wg) })?;
+    Some(semaphore > READY)
+}
+
+/// The word at `offset`, which user space has checked to lie inside.
+#[inline(always)]
+fn word(block: &[u64; POLL_DESC_BYTES / 8], offset: u64) -> u64 {
+    // The mask changes nothing; it shows the compiler a bound.
+    let offset = offset as usize & (POLL_DESC_BYTES - 8);
+    // SAFETY: a multiple of 8 that leaves room for a word.
+    unsafe { block.as_ptr().byte_add(offset).read() }
+}
