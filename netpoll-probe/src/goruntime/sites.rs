@@ -469,8 +469,8 @@ mod tests {
         // Not optimized: pd and mode are fetched, and netpollcheckerr is called.
         assert_eq!(of(POLL_WAIT_1_21_UNOPTIMIZED, 0x20), Ok((12, Emulated::Call)));
         assert_eq!(of(POLL_WAIT_1_26_UNOPTIMIZED, 0x18), Ok((12, Emulated::Call)));
-        assert_eq!(of(ARM64_POLL_WAIT_1_18, 48), Ok((12, Emulated::ConditionalJump)));
-        assert_eq!(of(ARM64_POLL_WAIT_1_26, 48), Ok((12, Emulated::ConditionalJump)));
+        assert_eq!(of(ARM64_POLL_WAIT_1_18, 48), Ok((20, Emulated::ConditionalJump)));
+        assert_eq!(of(ARM64_POLL_WAIT_1_26, 48), Ok((20, Emulated::ConditionalJump)));
         assert_eq!(of(ARM64_POLL_WAIT_1_26_UNOPTIMIZED, 32), Ok((12, Emulated::Call)));
         // je in place of jne: the result is true where it goes on.
         let other = patched(POLL_WAIT_1_26, 0x87, &[0x74]).unwrap();

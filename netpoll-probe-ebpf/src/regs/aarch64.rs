@@ -1,0 +1,137 @@
+//! arm64.
+
+use super::pt_regs;
+
+/// `struct pt_regs` (`arch/arm64/include/asm/ptrace.h`) as the kernel has it; the ABI's `user_pt_regs` is its beginning.
+#[repr(C)]
+pub(super) struct KernelRegs {
+    user: pt_regs,
+    /// The first argument of a system call, whose register takes the result.
+    orig_x0: u64,
+    /// Its number.
+    syscallno: i32,
+}
+
+#[inline(always)]
+pub(super) fn argument_0(regs: &pt_regs) -> u64 {
+    regs.regs[0]
+}
+
+#[inline(always)]
+pub(super) fn argument_1(regs: &pt_regs) -> u64 {
+    regs.regs[1]
+}
+
+#[inline(always)]
+pub(super) fn argument_2(regs: &pt_regs) -> u64 {
+    regs.regs[2]
+}
+
+#[inline(always)]
+pub(super) fn g(regs: &pt_regs) -> u64 {
+    regs.regs[28]
+}
+
+#[inline(always)]
+pub(super) fn stack_pointer(regs: &pt_regs) -> u64 {
+    regs.sp
+}
+
+#[inline(always)]
+pub(super) fn frame_pointer(regs: &pt_regs) -> u64 {
+    regs.regs[29]
+}
+
+#[inline(always)]
+pub(super) fn instruction_pointer(regs: &pt_regs) -> *const u64 {
+    &raw const regs.pc
+}
+
+#[inline(always)]
+pub(super) fn shift_tag_out(data: u64, tag_bits: u64) -> u64 {
+    data >> tag_bits
+}
+
+pub mod number {
+    pub const EPOLL_CTL: u64 = 21;
+    pub const EPOLL_PWAIT: u64 = 22;
+    pub const READ: u64 = 63;
+    pub const WRITE: u64 = 64;
+    pub const READV: u64 = 65;
+    pub const WRITEV: u64 = 66;
+    pub const PREADV: u64 = 69;
+    pub const PWRITEV: u64 = 70;
+    pub const SENDFILE: u64 = 71;
+    pub const SPLICE: u64 = 76;
+    pub const ACCEPT: u64 = 202;
+    pub const CONNECT: u64 = 203;
+    pub const SENDTO: u64 = 206;
+    pub const RECVFROM: u64 = 207;
+    pub const GETSOCKOPT: u64 = 209;
+    pub const SENDMSG: u64 = 211;
+    pub const RECVMSG: u64 = 212;
+    pub const ACCEPT4: u64 = 242;
+    pub const RECVMMSG: u64 = 243;
+    pub const SENDMMSG: u64 = 269;
+}
+
+#[inline(always)]
+pub(super) unsafe fn number_of(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { u64::from((*regs).syscallno as u32) }
+}
+
+#[inline(always)]
+pub(super) unsafe fn syscall_argument_0(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).orig_x0 }
+}
+
+#[inline(always)]
+pub(super) unsafe fn syscall_argument_1(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).user.regs[1] }
+}
+
+#[inline(always)]
+pub(super) unsafe fn syscall_argument_2(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).user.regs[2] }
+}
+
+#[inline(always)]
+pub(super) unsafe fn syscall_argument_3(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).user.regs[3] }
+}
+
+#[inline(always)]
+pub(super) unsafe fn syscall_g(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).user.regs[28] }
+}
+
+#[inline(always)]
+pub(super) unsafe fn syscall_stack_pointer(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).user.sp }
+}
+
+#[inline(always)]
+pub(super) unsafe fn syscall_frame_pointer(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).user.regs[29] }
+}
+
+#[inline(always)]
+pub(super) unsafe fn syscall_instruction_pointer(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).user.pc }
+}
+
+/// A call leaves it in the link register.
+#[inline(always)]
+pub(super) unsafe fn syscall_return_address(regs: *const KernelRegs, _top: u64) -> u64 {
+    // SAFETY: see above.
+    unsafe { (*regs).user.regs[30] }
+}

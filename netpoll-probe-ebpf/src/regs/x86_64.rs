@@ -1,0 +1,128 @@
+//! amd64.
+
+use super::pt_regs;
+
+#[inline(always)]
+pub(super) fn argument_0(regs: &pt_regs) -> u64 {
+    regs.rax
+}
+
+#[inline(always)]
+pub(super) fn argument_1(regs: &pt_regs) -> u64 {
+    regs.rbx
+}
+
+#[inline(always)]
+pub(super) fn argument_2(regs: &pt_regs) -> u64 {
+    regs.rcx
+}
+
+#[inline(always)]
+pub(super) fn g(regs: &pt_regs) -> u64 {
+    regs.r14
+}
+
+#[inline(always)]
+pub(super) fn stack_pointer(regs: &pt_regs) -> u64 {
+    regs.rsp
+}
+
+#[inline(always)]
+pub(super) fn frame_pointer(regs: &pt_regs) -> u64 {
+    regs.rbp
+}
+
+#[inline(always)]
+pub(super) fn instruction_pointer(regs: &pt_regs) -> *const u64 {
+    &raw const regs.rip
+}
+
+#[inline(always)]
+pub(super) fn shift_tag_out(data: u64, tag_bits: u64) -> u64 {
+    (data as i64 >> tag_bits) as u64
+}
+
+pub(super) type KernelRegs = pt_regs;
+
+pub mod number {
+    pub const READ: u64 = 0;
+    pub const WRITE: u64 = 1;
+    pub const READV: u64 = 19;
+    pub const WRITEV: u64 = 20;
+    pub const SENDFILE: u64 = 40;
+    pub const CONNECT: u64 = 42;
+    pub const ACCEPT: u64 = 43;
+    pub const SENDTO: u64 = 44;
+    pub const RECVFROM: u64 = 45;
+    pub const SENDMSG: u64 = 46;
+    pub const RECVMSG: u64 = 47;
+    pub const GETSOCKOPT: u64 = 55;
+    pub const EPOLL_CTL: u64 = 233;
+    pub const SPLICE: u64 = 275;
+    pub const EPOLL_PWAIT: u64 = 281;
+    pub const ACCEPT4: u64 = 288;
+    pub const PREADV: u64 = 295;
+    pub const PWRITEV: u64 = 296;
+    pub const RECVMMSG: u64 = 299;
+    pub const SENDMMSG: u64 = 307;
+}
+
+#[inline(always)]
+pub(super) unsafe fn number_of(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).orig_rax }
+}
+
+#[inline(always)]
+pub(super) unsafe fn syscall_argument_0(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).rdi }
+}
+
+#[inline(always)]
+pub(super) unsafe fn syscall_argument_1(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).rsi }
+}
+
+#[inline(always)]
+pub(super) unsafe fn syscall_argument_2(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).rdx }
+}
+
+#[inline(always)]
+pub(super) unsafe fn syscall_argument_3(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).r10 }
+}
+
+#[inline(always)]
+pub(super) unsafe fn syscall_g(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).r14 }
+}
+
+#[inline(always)]
+pub(super) unsafe fn syscall_stack_pointer(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).rsp }
+}
+
+#[inline(always)]
+pub(super) unsafe fn syscall_frame_pointer(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).rbp }
+}
+
+#[inline(always)]
+pub(super) unsafe fn syscall_instruction_pointer(regs: *const KernelRegs) -> u64 {
+    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
+    unsafe { (*regs).rip }
+}
+
+/// A call pushes it.
+#[inline(always)]
+pub(super) unsafe fn syscall_return_address(_regs: *const KernelRegs, top: u64) -> u64 {
+    top
+}
