@@ -46,6 +46,7 @@ pub fn compare(first: &[Record], second: &[Record], from_ns: u64, to_ns: u64, bo
             && record.end_ns <= to_ns
             && record.outcome != Outcome::Open
             && !record.started_before
+            && parked(record)
     };
     let first_inside: Vec<&Record> = first.iter().filter(inside).collect();
     let second_inside: Vec<&Record> = second.iter().filter(inside).collect();
@@ -93,6 +94,11 @@ pub fn compare(first: &[Record], second: &[Record], from_ns: u64, to_ns: u64, bo
     verdict.add_spread("same end", &ends, apart);
     verdict.add_spread("same poll", &polls, (bounds.poll_p50_ns, bounds.poll_p99_ns));
     verdict
+}
+
+/// Whether the goroutine parked: not when its event had been collected before. Only uprobes see that it asked.
+fn parked(record: &Record) -> bool {
+    record.poll_ns != Some(record.start_ns)
 }
 
 fn by_goroutine(records: &[Record]) -> HashMap<u64, Vec<&Record>> {

@@ -51,9 +51,6 @@ pub struct Bounds {
     /// Share of deadlines that fired and were moved that must have two records. Not 99.9 %: when the woken reader runs so
     /// late that the reply is there too, it never waits a second time.
     pub rearmed: f64,
-    /// How much earlier than the call a wait may begin, and later end, ns: system calls show it from the exit of the one that said EAGAIN to
-    /// the exit of the next one, and an exact call is what lies between them.
-    pub around_ns: u64,
     /// Records may be missing as long as the summary counts them: for overload. Otherwise a loss is a failure.
     pub losses_allowed: bool,
 }
@@ -72,7 +69,6 @@ impl Bounds {
         spurious: 0.9,
         estimates: 0.95,
         rearmed: 0.99,
-        around_ns: 0,
         losses_allowed: false,
     };
 }
@@ -93,17 +89,18 @@ pub(crate) struct Matched<'a> {
     pub(crate) records: Vec<&'a Record>,
 }
 
-/// Compares a whole recording.
+/// Compares a whole recording: how it tells when the kernel made an fd ready, and how much longer than a call its waits may be on either
+/// side.
 #[must_use]
 pub fn compare(
     calls: &[Call],
     records: &[Record],
     window: Window,
-    hooks: ReadyHooks,
+    (hooks, around_ns): (ReadyHooks, u64),
     bounds: &Bounds,
 ) -> Verdict {
     let mut verdict = Verdict::default();
-    let (matched, without_call) = assign(calls, records, bounds.around_ns);
+    let (matched, without_call) = assign(calls, records, around_ns);
 
     let mut real = Tally::default();
     real.total = records.len();

@@ -91,20 +91,20 @@ fn perfect() -> (Vec<Call>, Vec<Record>) {
 fn failed(change: impl FnOnce(&mut Vec<Call>, &mut Vec<Record>)) -> Vec<&'static str> {
     let (mut calls, mut records) = perfect();
     change(&mut calls, &mut records);
-    compare(&calls, &records, WINDOW, HOOKS, &Bounds::default()).failed()
+    compare(&calls, &records, WINDOW, (HOOKS, 0), &Bounds::default()).failed()
 }
 
 #[test]
 fn a_perfect_recording_is_good() {
     let (calls, records) = perfect();
-    let verdict = compare(&calls, &records, WINDOW, HOOKS, &Bounds::default());
+    let verdict = compare(&calls, &records, WINDOW, (HOOKS, 0), &Bounds::default());
     assert!(verdict.good(), "{verdict}");
 }
 
 #[test]
 fn nothing_recorded_is_not_good() {
     assert!(failed(|_, records| records.clear()).contains(&"waits found"));
-    assert!(!compare(&[], &[], WINDOW, HOOKS, &Bounds::default()).good());
+    assert!(!compare(&[], &[], WINDOW, (HOOKS, 0), &Bounds::default()).good());
 }
 
 #[test]

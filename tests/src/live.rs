@@ -31,8 +31,9 @@ pub fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// [`compare::Bounds::around_ns`] of system calls: a few microseconds, and what a thread loses that is preempted there.
-pub const SYSCALLS_AROUND_NS: u64 = 20_000_000;
+/// How much earlier a wait may begin, and later end, than the truth has it, where system calls show it: from the exit of the one that said
+/// EAGAIN to the exit of the next one. A few microseconds, and what a thread loses that is preempted there.
+const SYSCALLS_AROUND_NS: u64 = 20_000_000;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -66,7 +67,7 @@ impl Options {
         Self {
             probe,
             truth,
-            hooks: "pollwait".to_owned(),
+            hooks: "auto".to_owned(),
             kernel_ready: "auto".to_owned(),
             seconds: 5.0,
             intensity: 1.0,
@@ -175,11 +176,11 @@ pub fn truth_run(options: &Options) -> Result<Verdict> {
     Ok(judge(&calls, &recorded, None, &options.bounds))
 }
 
-/// Records one load with both sets of hooks at the same time, and holds the one against the other.
-pub fn agree_run(options: &Options, bounds: &agree::Bounds) -> Result<Verdict> {
+/// Records one load with two sets of hooks at the same time, and holds the one against the other.
+pub fn agree_run(options: &Options, [one, other]: [&str; 2], bounds: &agree::Bounds) -> Result<Verdict> {
     let mut truth = Truth::start(options, false)?;
-    let first = options.record(&truth, "pollwait")?;
-    let second = options.record(&truth, "runtime")?;
+    let first = options.record(&truth, one)?;
+    let second = options.record(&truth, other)?;
     let from_ns = monotonic_ns();
     truth.load()?;
     let to_ns = monotonic_ns();
@@ -225,7 +226,9 @@ pub fn judge(calls: &[Call], recorded: &Recorded, pid: Option<u32>, bounds: &com
     let is_its = |record: &&Record| pid.is_none_or(|pid| record.pid == pid);
     let records: Vec<Record> = recorded.records.iter().filter(is_its).cloned().collect();
     let hooks = ReadyHooks::of_summary(&recorded.summary);
-    let mut verdict = compare::compare(calls, &records, recorded.window, hooks, bounds);
+    let by_syscalls = recorded.summary.pointer("/plan/name").is_some_and(|name| name == "syscalls");
+    let around_ns = if by_syscalls { SYSCALLS_AROUND_NS } else { 0 };
+    let mut verdict = compare::compare(calls, &records, recorded.window, (hooks, around_ns), bounds);
     compare::losses(&mut verdict, &recorded.summary, bounds);
     verdict
 }

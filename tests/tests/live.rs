@@ -52,13 +52,12 @@ fn records_against_the_truth_of_a_starved_program() {
     holds(&live::truth_run(&options).unwrap());
 }
 
-/// The same by system calls, without a trap in each wait.
+/// The same by uprobes, for binaries where system calls would not do.
 #[test]
-fn records_of_system_calls_against_the_truth() {
+fn records_of_uprobes_against_the_truth() {
     let _turn = live::turn();
     let mut options = options(&truth()).unwrap();
-    options.hooks = "syscalls".to_owned();
-    options.bounds.around_ns = live::SYSCALLS_AROUND_NS;
+    options.hooks = "pollwait".to_owned();
     holds(&live::truth_run(&options).unwrap());
 }
 
@@ -80,9 +79,18 @@ fn records_against_the_execution_trace() {
     holds(&live::exectrace_run(&options, &tool, &exectrace::Bounds::default()).unwrap());
 }
 
-/// Both sets of hooks at the same time.
+/// Two sets of hooks at the same time.
 #[test]
-fn both_sets_of_hooks_agree() {
+fn system_calls_and_uprobes_agree() {
     let _turn = live::turn();
-    holds(&live::agree_run(&options(&truth()).unwrap(), &agree::Bounds::default()).unwrap());
+    let hooks = ["syscalls", "pollwait"];
+    holds(&live::agree_run(&options(&truth()).unwrap(), hooks, &agree::Bounds::default()).unwrap());
+}
+
+/// The same, with the second opinion.
+#[test]
+fn both_sets_of_uprobes_agree() {
+    let _turn = live::turn();
+    let hooks = ["pollwait", "runtime"];
+    holds(&live::agree_run(&options(&truth()).unwrap(), hooks, &agree::Bounds::default()).unwrap());
 }

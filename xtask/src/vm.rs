@@ -23,9 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// What runs in the machine: `live-check` holds the probe's records against a program that knows its own waits, with each
 /// way to know when the kernel made an fd ready, and the two sets of hooks against each other.
 const CHECKS: [&str; 4] = [
-    "--hooks pollwait --kernel-ready fentry",
+    "--hooks syscalls --kernel-ready fentry",
     "--hooks pollwait --kernel-ready kprobe",
-    "--hooks pollwait --kernel-ready tracepoints",
+    "--hooks syscalls --kernel-ready tracepoints",
     "--hooks both",
 ];
 

@@ -21,7 +21,7 @@ struct Arguments {
     /// The truth program, built from fixtures/go/truth
     truth: PathBuf,
     /// Which hooks to record with; "both" records with pollwait and runtime at once and compares the two
-    #[arg(long, default_value = "pollwait")]
+    #[arg(long, default_value = "auto")]
     hooks: String,
     /// How to know when the kernel made an fd ready: auto, fentry, kprobe, tracepoints
     #[arg(long, default_value = "auto")]
@@ -90,7 +90,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<netpoll_probe_tests::check::Verd
             poll_p99_ns: usual.poll_p99_ns.max(p99_ns),
             ..usual
         };
-        live::agree_run(&options, &bounds)
+        live::agree_run(&options, ["pollwait", "runtime"], &bounds)
     } else {
         options.hooks.clone_from(&arguments.hooks);
         live::truth_run(&options)
