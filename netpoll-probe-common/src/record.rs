@@ -84,6 +84,8 @@ pub mod flag {
     pub const SENT_BEFORE: u16 = 16;
     /// Woken as ready, and the goroutine's next system call on the fd said EAGAIN.
     pub const SPURIOUS: u16 = 32;
+    /// In a slot only: `last_p` and `last_ticks` are those of a moment in the wait in which the goroutine ran.
+    pub const RAN_THEN: u16 = 64;
 }
 
 /// What every record begins with.

@@ -28,6 +28,9 @@ use crate::{
 pub const READ_EVENTS: u32 = 0x2019;
 pub const WRITE_EVENTS: u32 = 0x1c;
 
+/// From the system call that said EAGAIN a goroutine goes straight to where it parks; longer than this only if its thread loses its CPU.
+const ON_ITS_WAY_NS: u64 = 1_000_000;
+
 /// `epoll_pwait` takes milliseconds.
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -187,8 +190,8 @@ unsafe extern "C" fn each_event(index: u64, poll: *mut c_void) -> i64 {
     // SAFETY: a map value; see wait::begin for who else writes it.
     let slot = unsafe { &mut *slot };
     if config!(follow_syscalls) == 1 {
-        drop_if_not_parked(&mut slot.read, pd, reads, tag, READ);
-        drop_if_not_parked(&mut slot.write, pd, writes, tag, WRITE);
+        look_who_waits(&mut slot.read, pd, reads, tag, READ, poll.now_ns);
+        look_who_waits(&mut slot.write, pd, writes, tag, WRITE, poll.now_ns);
     }
     let mut known = collect(&mut slot.read, reads, tag, poll);
     known |= collect(&mut slot.write, writes, tag, poll);
@@ -198,16 +201,21 @@ unsafe extern "C" fn each_event(index: u64, poll: *mut c_void) -> i64 {
     0
 }
 
-/// The runtime has not handled the event yet, so whoever waits for it stands in the pollDesc.
+/// The runtime has not handled the event yet, so whoever waits for it stands in the pollDesc. A goroutine that was told EAGAIN and does not
+/// stand there will not wait, unless it is on its way: then it parks if it gets there before the runtime handles the event.
 #[inline(always)]
-fn drop_if_not_parked(wait: &mut WaitSlot, pd: u64, hit: bool, tag: u32, mode: u64) {
+fn look_who_waits(wait: &mut WaitSlot, pd: u64, hit: bool, tag: u32, mode: u64, now_ns: u64) {
     if !hit || (wait.start_ns != 0 && (wait.tag != tag || wait.poll_ns != 0)) {
         return;
     }
     match polldesc::is_waited_on(pd, mode) {
         Some(true) if wait.start_ns == 0 => emit::count(Counter::StartUnseen),
-        Some(false) if wait.start_ns != 0 => wait::set_start(wait, 0),
-        Some(_) => {}
+        Some(true) => wait.flags &= !flag::RAN_THEN,
+        Some(false) if wait.start_ns == 0 => {}
+        Some(false) if now_ns > wait.start_ns + ON_ITS_WAY_NS || !wait::ran_then(wait) => {
+            wait::set_start(wait, 0);
+        }
+        Some(false) => {}
         None => emit::count(Counter::ReadTarget),
     }
 }

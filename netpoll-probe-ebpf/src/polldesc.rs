@@ -91,12 +91,22 @@ impl PollDesc {
     }
 }
 
+/// Whether an event stands in the pollDesc at `address` that nobody has waited for.
+#[inline(always)]
+pub fn is_ready(address: u64, mode: u64) -> bool {
+    semaphore(address, mode) == Some(READY)
+}
+
 /// Whether a goroutine is parked on the pollDesc at `address`, or about to be: an event that is collected now ends its wait. `None`: it
 /// could not be read.
 #[inline(always)]
 pub fn is_waited_on(address: u64, mode: u64) -> Option<bool> {
-    let semaphore: u64 = read::user(address + if mode == READ { config!(pd_rg) } else { config!(pd_wg) })?;
-    Some(semaphore > READY)
+    Some(semaphore(address, mode)? > READY)
+}
+
+#[inline(always)]
+fn semaphore(address: u64, mode: u64) -> Option<u64> {
+    read::user(address + if mode == READ { config!(pd_rg) } else { config!(pd_wg) })
 }
 
 /// The word at `offset`, which user space has checked to lie inside.

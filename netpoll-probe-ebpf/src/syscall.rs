@@ -18,7 +18,7 @@ use crate::{
     config::config,
     emit, file, maps, now,
     poll::{self, decode},
-    polldesc::{PollDesc, READ, WRITE},
+    polldesc::{self, PollDesc, READ, WRITE},
     read,
     regs::{Syscall, number},
     stack,
@@ -110,8 +110,13 @@ fn end(call: &Syscall, request: &Request, key: u64, again: bool) {
     if wait.start_ns == 0 || wait.g != call.g() {
         return;
     }
-    // Nobody was found waiting: it did not park.
-    if wait.poll_ns == 0 && wait.flags & flag::STARTED_BEFORE == 0 {
+    let has_parked = if wait.flags & flag::RAN_THEN != 0 {
+        // Told EAGAIN once more, it rather tried again by itself; and if the event still stands in the pollDesc, it never waited for it.
+        !again && !wait::has_run_on(wait) && !polldesc::is_ready(of_slot_key(key).0, mode)
+    } else {
+        wait.poll_ns != 0 || wait.flags & flag::STARTED_BEFORE != 0
+    };
+    if !has_parked {
         wait::set_start(wait, 0);
         return;
     }
@@ -232,6 +237,22 @@ fn registered(call: &Syscall, target: Target) {
     let Some(fd) = unsafe { maps::CONNECTS.get(&key) }.copied() else { return };
     let _ = maps::CONNECTS.remove(&key);
     if u64::from(fd) == call.argument_2() {
-        begin(call, &Request { target, fd: fd as i32, mode: WRITE }, 0);
+        let request = Request { target, fd: fd as i32, mode: WRITE };
+        begin(call, &request, 0);
+        may_be_collected(call, &request);
+    }
+}
+
+/// A connect that was done at once is collected at once, perhaps before its wait was seen to begin.
+#[inline(always)]
+fn may_be_collected(call: &Syscall, request: &Request) {
+    let key = fd_key(request.fd as u32, request.target.index);
+    // SAFETY: the value is copied at once.
+    let Some(key) = unsafe { maps::FDS.get(&key) }.copied() else { return };
+    let Some(slot) = maps::SLOTS.get_ptr_mut(&key) else { return };
+    // SAFETY: see wait::begin for who else writes it.
+    let wait = unsafe { &mut (*slot).write };
+    if wait.start_ns != 0 && wait.poll_ns == 0 && wait.g == call.g() {
+        wait::ran_then(wait);
     }
 }

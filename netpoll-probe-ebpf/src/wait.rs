@@ -195,6 +195,23 @@ fn ticks_of(g: u64) -> Option<(u64, u64)> {
     Some((p, read::user(p + config!(p_schedtick))?))
 }
 
+/// Remembers that the goroutine runs at this moment of its wait; [`has_run_on`] tells later whether it parked at all. Returns false when it
+/// is not known where it runs: in a system call it has no P.
+#[inline(always)]
+pub fn ran_then(wait: &mut WaitSlot) -> bool {
+    let Some((p, ticks)) = ticks_of(wait.g) else { return false };
+    wait.last_p = p;
+    wait.last_ticks = ticks;
+    wait.flags |= flag::RAN_THEN;
+    true
+}
+
+/// Whether the P that the goroutine ran on at [`ran_then`] has turned to no other since, nor to it again (`schedtick` is unchanged).
+#[inline(always)]
+pub fn has_run_on(wait: &WaitSlot) -> bool {
+    read::user::<u32>(wait.last_p + config!(p_schedtick)) == Some(wait.last_ticks as u32)
+}
+
 /// A uprobe: `netpollblock` has returned, with its result in `argument_0`.
 #[inline(always)]
 pub fn end_in_poll_wait(ctx: &ProbeContext) {
@@ -303,7 +320,7 @@ pub fn end(slot: &mut PollDescSlot, key: u64, end: End, target: Target) {
         fd: wait.fd,
         tid: target::thread(),
         socket_state: wait.socket_state,
-        flags: wait.flags,
+        flags: wait.flags & !flag::RAN_THEN,
         mode: mode as u8,
         outcome,
         kernel_ready_source: wait.kernel_ready_source,

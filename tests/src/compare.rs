@@ -42,7 +42,7 @@ pub struct Bounds {
     /// How long after the peer's clock (read before its system call) the kernel may have made the fd ready, at the
     /// median, ns.
     pub kernel_ready_p50_ns: i64,
-    /// Share of spurious wake-ups that must be flagged. The probe flags when the goroutine ran on the same P all the
+    /// Share of spurious wake-ups that must be flagged; 0: there need be none. The probe flags when the goroutine ran on the same P all the
     /// time and made one system call, so a preemption between loses one.
     pub spurious: f64,
     /// Share of estimated kernel-ready clocks that must not lie before the peer acted. An estimate may be wrong: a poller that
@@ -224,7 +224,9 @@ fn outcomes(verdict: &mut Verdict, inside: &[&Matched], bounds: &Bounds) {
     }
     verdict.add_share("outcome", bounds.outcome, &outcome);
     verdict.add_share_but_one("deadlines that fired and were moved", bounds.rearmed, &rearmed);
-    verdict.add_share_but_one("spurious wake-ups flagged", bounds.spurious, &spurious);
+    if bounds.spurious > 0.0 {
+        verdict.add_share_but_one("spurious wake-ups flagged", bounds.spurious, &spurious);
+    }
     verdict.add_share("useful wake-ups not flagged", bounds.outcome, &not_spurious);
 }
 
