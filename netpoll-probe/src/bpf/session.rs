@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf, EbpfError, EbpfLoader, Endianness,
+    Btf, Ebpf, EbpfError, Endianness,
     maps::{MapError, RingBuf},
     programs::{
         BtfTracePoint, FEntry, Iter, KProbe, ProgramError, TracePoint, UProbe,
@@ -26,7 +26,7 @@ use zerocopy::{FromBytes, IntoBytes as _};
 
 use super::{
     kernel_btf::{KernelBtf, Kind},
-    object,
+    loader, object,
     plan::{Hook, Plan, Site},
     reader::RingReader,
     support,
@@ -118,8 +118,7 @@ impl Session {
         // aya looks up ids by name in it, and has no relocations to do (rustc emits none).
         let btf = Btf::parse(&kernel.only(&names(plan)), Endianness::default())?;
         let log_level: u8 = if log { aya_log::Level::Debug as u8 } else { 0 };
-        let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
+        let mut ebpf = loader::with_btf(&btf)
             .override_global("CONFIG", config.as_bytes(), true)
             .override_global(aya_log::LEVEL, &log_level, true)
             .load(object::BYTES)?;
