@@ -6,6 +6,7 @@
 pub mod cost;
 mod fentry;
 pub mod kernel_btf;
+pub mod links;
 mod loader;
 pub mod machine;
 mod maps;
