@@ -125,7 +125,9 @@ impl KernelBtf {
         self.id_of(kind, name).is_some()
     }
 
-    fn id_of(&self, wanted: Kind, name: &str) -> Option<usize> {
+    /// Its type id; the first one's, when several have the name.
+    #[must_use]
+    pub fn id_of(&self, wanted: Kind, name: &str) -> Option<usize> {
         let is_wanted = |at: &usize| {
             u32_at(&self.data, at + 4).map(kind) == Some(wanted as u32)
                 && u32_at(&self.data, *at).is_some_and(|offset| self.string(offset) == name.as_bytes())
@@ -139,13 +141,12 @@ impl KernelBtf {
     pub fn only(&self, wanted: &[(Kind, String)]) -> Vec<u8> {
         /// `struct btf_header`, `include/uapi/linux/btf.h`
         const HEADER_BYTES: u32 = 24;
-        let unnamed = [0, KIND_FORWARD << 24, 0];
-        let mut entries = vec![unnamed; self.types.len().saturating_sub(1)];
+        let ids: Vec<Option<usize>> = wanted.iter().map(|(kind, name)| self.id_of(*kind, name)).collect();
+        // Those after the last one that is wanted are not missed.
+        let mut entries = vec![[0, KIND_FORWARD << 24, 0]; ids.iter().flatten().copied().max().unwrap_or(0)];
         let mut strings = vec![0];
-        for (kind, name) in wanted {
-            let Some(entry) = self.id_of(*kind, name).and_then(|id| entries.get_mut(id - 1)) else {
-                continue;
-            };
+        for ((kind, name), id) in wanted.iter().zip(ids) {
+            let Some(entry) = id.and_then(|id| entries.get_mut(id - 1)) else { continue };
             *entry = [u32_of(strings.len()), (*kind as u32) << 24, 0];
             strings.extend(name.as_bytes());
             strings.push(0);

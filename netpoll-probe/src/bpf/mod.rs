@@ -4,7 +4,10 @@
 //! gives which clock (and [`cost`] what that costs), [`session`] loads and attaches what it says, and [`reader`] hands out the ring's bytes.
 
 pub mod cost;
+mod fentry;
 pub mod kernel_btf;
+pub mod links;
+mod loader;
 pub mod machine;
 mod maps;
 pub mod object;

@@ -9,11 +9,11 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf, EbpfError, EbpfLoader, Endianness,
+    Btf, Ebpf, EbpfError, Endianness,
     maps::{MapError, RingBuf},
     programs::{
         BtfTracePoint, FEntry, Iter, KProbe, ProgramError, UProbe,
-        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLinkId, UProbeScope},
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
     },
 };
 use netpoll_probe_common::{
@@ -26,7 +26,8 @@ use zerocopy::{FromBytes, IntoBytes as _};
 
 use super::{
     kernel_btf::{KernelBtf, Kind},
-    object,
+    links::{Closing, Link},
+    loader, object,
     plan::{Hook, Plan, Site},
     reader::RingReader,
     support,
@@ -89,14 +90,18 @@ const TASKS_ITERATOR: &str = "task";
 const EXEC: &str = "exec";
 const EXEC_TRACEPOINT: &str = "sched_process_exec";
 
-/// The attached programs. Dropping it detaches them; so does the end of the process, however it ends.
+/// The attached programs. Dropping it detaches them, one after the other; so does the end of the process, however it ends.
 #[derive(Debug)]
 pub struct Session {
     pub(super) ebpf: Ebpf,
     /// The plan's uprobes, ends before starts, so that no wait is seen to begin and not to end.
     uprobes: Vec<(&'static str, Site)>,
     /// Those that are attached, by process.
-    attached: HashMap<u32, Vec<(&'static str, UProbeLinkId)>>,
+    attached: HashMap<u32, Vec<Link>>,
+    /// Those of the whole machine.
+    whole: Vec<Link>,
+    /// Those of processes that have left.
+    closing: Closing,
 }
 
 /// A process, as the programs know it.
@@ -118,12 +123,11 @@ impl Session {
         // aya looks up ids by name in it, and has no relocations to do (rustc emits none).
         let btf = Btf::parse(&kernel.only(&names(plan)), Endianness::default())?;
         let log_level: u8 = if log { aya_log::Level::Debug as u8 } else { 0 };
-        let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
+        let mut ebpf = loader::with_btf(&btf)
             .override_global("CONFIG", config.as_bytes(), true)
             .override_global(aya_log::LEVEL, &log_level, true)
             .load(object::BYTES)?;
-        let mut uprobes = Vec::new();
+        let (mut uprobes, mut whole) = (Vec::new(), Vec::new());
         for hook in plan.hooks().rev() {
             if let Hook::Uprobe { program, site } = hook {
                 let probe: &mut UProbe =
@@ -134,15 +138,16 @@ impl Session {
                 }
                 uprobes.push((*program, site.clone()));
             } else {
-                attach_one(&mut ebpf, &btf, hook)?;
+                whole.extend(attach_one(&mut ebpf, &btf, hook)?);
             }
         }
-        attach_one(&mut ebpf, &btf, &Hook::Tracepoint { program: EXEC, tracepoint: EXEC_TRACEPOINT })?;
+        let exec = Hook::Tracepoint { program: EXEC, tracepoint: EXEC_TRACEPOINT };
+        whole.extend(attach_one(&mut ebpf, &btf, &exec)?);
         load_iterator(&mut ebpf, &btf, FILES, FILES_ITERATOR)?;
         if config.pid_namespace != support::INITIAL_PID_NAMESPACE {
             load_iterator(&mut ebpf, &btf, TASKS, TASKS_ITERATOR)?;
         }
-        Ok(Self { ebpf, uprobes, attached: HashMap::new() })
+        Ok(Self { ebpf, uprobes, attached: HashMap::new(), whole, closing: Closing::default() })
     }
 
     /// Places the uprobes in a process. `pid` is its id in this tool's PID namespace.
@@ -153,7 +158,7 @@ impl Session {
         self.put_target(target)?;
         for (program, site) in self.uprobes.clone() {
             match self.place(program, &site, pid, executable) {
-                Ok(link) => self.attached.entry(target.tgid).or_default().push((program, link)),
+                Ok(link) => self.attached.entry(target.tgid).or_default().push(link),
                 Err(error) => {
                     self.remove(target)?;
                     return Err(error);
@@ -169,42 +174,46 @@ impl Session {
         site: &Site,
         pid: u32,
         executable: &Path,
-    ) -> Result<UProbeLinkId, SessionError> {
+    ) -> Result<Link, SessionError> {
         let failed = |source| failed(&Hook::Uprobe { program, site: site.clone() }, source);
         let probe: &mut UProbe = program_of(&mut self.ebpf, program)?.map_err(failed)?;
         let location = UProbeAttachLocation::AbsoluteOffset(site.file_offset);
         let scope = NonZeroU32::new(pid).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
-        probe.attach(UProbeAttachPoint { location, cookie: None }, executable, scope).map_err(failed)
+        let link = probe.attach(UProbeAttachPoint { location, cookie: None }, executable, scope);
+        let link = link.and_then(|id| probe.take_link(id)).map_err(failed)?;
+        Ok(Box::new(link))
     }
 
-    /// Takes the uprobes out of a process again, also of one that has ended.
+    /// Takes the uprobes out of a process again, also of one that has ended, in the background.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn remove(&mut self, target: TargetId) -> Result<(), SessionError> {
-        let links = self.attached.remove(&target.tgid).unwrap_or_default();
-        self.detach(links)?;
+        self.closing.close(self.attached.remove(&target.tgid).unwrap_or_default());
         self.remove_target(target)
     }
 
     /// Places the uprobes anew in a process whose first thread was replaced, and the probes that were its with it. New ones
-    /// first, because taking out the old ones takes a fifth of a second.
+    /// first, because taking out the old ones takes a while.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn renew(&mut self, target: TargetId, pid: u32, executable: &Path) -> Result<(), SessionError> {
         let old = self.attached.remove(&target.tgid).unwrap_or_default();
         self.add(target, pid, executable)?;
-        self.detach(old)
+        self.closing.close(old);
+        Ok(())
     }
 
-    fn detach(&mut self, links: Vec<(&'static str, UProbeLinkId)>) -> Result<(), SessionError> {
-        for (program, link) in links {
-            let probe: Result<&mut UProbe, _> = program_of(&mut self.ebpf, program)?;
-            let detached = probe.and_then(|probe| probe.detach(link));
-            detached.map_err(|source| SessionError::Attach { hook: program.to_owned(), source })?;
-        }
-        Ok(())
+    /// Detaches the programs that are of the whole machine: clocks are not read any more. The maps stay, and the iterators.
+    pub fn detach_machine(&mut self, closing: &mut Closing) {
+        closing.append(&mut self.closing);
+        closing.close(std::mem::take(&mut self.whole));
+    }
+
+    /// Detaches the uprobes: a wait that begins or ends later leaves its slot as it is.
+    pub fn detach_targets(&mut self, closing: &mut Closing) {
+        closing.close(self.attached.drain().flat_map(|(_, links)| links).collect());
     }
 
     /// The ring of records; once.
@@ -341,29 +350,32 @@ fn failed(hook: &Hook, source: ProgramError) -> SessionError {
     SessionError::Attach { hook: hook.to_string(), source }
 }
 
-/// Attaches one program of the plan that is of the whole machine.
-fn attach_one(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<(), SessionError> {
+/// Attaches one program of the plan, if it is of the whole machine.
+fn attach_one(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<Option<Link>, SessionError> {
     let failed = |source| failed(hook, source);
-    match hook {
+    let link: Link = match hook {
         // They are of a process.
-        Hook::Uprobe { .. } => {}
+        Hook::Uprobe { .. } => return Ok(None),
         Hook::Tracepoint { program, tracepoint } => {
             let program: &mut BtfTracePoint = program_of(ebpf, program)?.map_err(failed)?;
             program.load(tracepoint, btf).map_err(failed)?;
-            program.attach().map_err(failed)?;
+            let link = program.attach().and_then(|id| program.take_link(id));
+            Box::new(link.map_err(failed)?)
         }
         Hook::Fentry { program, function } => {
             let program: &mut FEntry = program_of(ebpf, program)?.map_err(failed)?;
             program.load(function, btf).map_err(failed)?;
-            program.attach().map_err(failed)?;
+            let link = program.attach().and_then(|id| program.take_link(id));
+            Box::new(link.map_err(failed)?)
         }
         Hook::Kprobe { program, function } => {
             let program: &mut KProbe = program_of(ebpf, program)?.map_err(failed)?;
             program.load().map_err(failed)?;
-            program.attach(*function, 0).map_err(failed)?;
+            let link = program.attach(*function, 0).and_then(|id| program.take_link(id));
+            Box::new(link.map_err(failed)?)
         }
-    }
-    Ok(())
+    };
+    Ok(Some(link))
 }
 
 fn program_of<'a, T>(

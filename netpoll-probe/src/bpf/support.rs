@@ -2,13 +2,17 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use aya::{programs::ProgramType, sys::is_program_supported};
-
-use super::kernel_btf::{KernelBtf, Kind};
+use super::{
+    fentry,
+    kernel_btf::{KernelBtf, Kind},
+};
 
 /// The tracepoints that stand in for `ep_poll_callback`, in the order in which they are attached.
 pub const READY_TRACEPOINTS: [&str; 5] =
     ["sk_data_ready", "inet_sock_set_state", "tcp_receive_reset", "tcp_probe", "sched_waking"];
+
+/// What a kernel says that has no such hooks on this machine: `ENOTSUPP`, `include/linux/errno.h`.
+const ENOTSUPP: i32 = 524;
 
 /// The inode of the initial PID namespace: `PID_NS_INIT_INO`, `include/uapi/linux/nsfs.h` (before 6.18 `PROC_PID_INIT_INO`,
 /// `include/linux/proc_ns.h`).
@@ -46,9 +50,11 @@ pub struct KernelFacts {
 /// Finds out, by trying where trying is the only way.
 #[must_use]
 pub fn find_out(btf: &KernelBtf) -> KernelFacts {
-    let (fentry, fentry_refusal) = match is_program_supported(ProgramType::Tracing) {
-        Ok(supported) => (Some(supported), None),
-        Err(error) => (Some(false), Some(chain(&error))),
+    let (fentry, fentry_refusal) = match fentry::attempt(btf) {
+        None => (None, None),
+        Some(Ok(())) => (Some(true), None),
+        Some(Err(error)) if error.raw_os_error() == Some(ENOTSUPP) => (Some(false), None),
+        Some(Err(error)) => (Some(false), Some(error.to_string())),
     };
     KernelFacts {
         fentry,
@@ -61,15 +67,4 @@ pub fn find_out(btf: &KernelBtf) -> KernelFacts {
             .collect(),
         syscall_exit: btf.has(Kind::Typedef, "btf_trace_sys_exit"),
     }
-}
-
-/// An error with its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

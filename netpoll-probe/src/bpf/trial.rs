@@ -4,7 +4,7 @@
 use std::{fs, num::NonZeroU32, path::Path};
 
 use aya::{
-    Btf, EbpfLoader, Endianness,
+    Btf, Endianness,
     programs::{
         BtfTracePoint, FEntry, Iter, KProbe, ProgramError, UProbe,
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
@@ -16,7 +16,7 @@ use zerocopy::IntoBytes as _;
 
 use super::{
     kernel_btf::{KernelBtf, Kind},
-    object,
+    loader, object,
     plan::Hook,
     session::SessionError,
 };
@@ -97,8 +97,7 @@ pub fn load(kernel: &KernelBtf, config: &Config, hooks: &[Hook]) -> Result<Vec<T
     let btf =
         Btf::parse(&kernel.only(&names), Endianness::default()).map_err(|error| failed(error.into()))?;
     let log_level: u8 = 0;
-    let mut ebpf = EbpfLoader::new()
-        .btf(Some(&btf))
+    let mut ebpf = loader::with_btf(&btf)
         .override_global("CONFIG", config.as_bytes(), true)
         .override_global(aya_log::LEVEL, &log_level, true)
         .load(object::BYTES)

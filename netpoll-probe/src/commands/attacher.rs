@@ -1,6 +1,9 @@
 //! Attaching to one more executable: facts of the kernel and the executable → plan → loaded programs.
 
-use std::rc::Rc;
+use std::{
+    rc::Rc,
+    thread::{self, JoinHandle},
+};
 
 use super::{
     attached::Attached,
@@ -9,7 +12,7 @@ use super::{
 };
 use crate::{
     bpf::{
-        kernel_btf::KernelBtf,
+        kernel_btf::{BtfError, KernelBtf},
         offsets,
         plan::{self, Hooks, Plan, ReadyHooks},
         session::Session,
@@ -32,11 +35,23 @@ pub(super) struct Attacher {
     /// The thread group, when there will never be another: the programs then compare with a constant.
     only: Option<u32>,
     /// What the kernel allows, while it is needed often.
-    kernel: Option<(KernelBtf, KernelFacts)>,
+    kernel: Option<Kernel>,
+    /// The same, which is found out while the first executable is read.
+    coming: Option<JoinHandle<Result<Kernel, BtfError>>>,
+}
+
+/// The kernel's types, and what it allows.
+type Kernel = (KernelBtf, KernelFacts);
+
+fn find_out() -> Result<Kernel, BtfError> {
+    let btf = KernelBtf::of_running_kernel()?;
+    let facts = support::find_out(&btf);
+    Ok((btf, facts))
 }
 
 impl Attacher {
-    /// For these arguments. `only_pid`: the one process, when there will never be another.
+    /// For these arguments. `only_pid`: the one process, when there will never be another. Begins to find out what the
+    /// kernel allows.
     pub(super) fn new(args: &RecordArgs, only_pid: Option<u32>) -> Self {
         Self {
             hooks: match args.hooks {
@@ -54,6 +69,8 @@ impl Attacher {
             verbose: args.verbose,
             only: only_pid.filter(|_| support::in_initial_pid_namespace()),
             kernel: None,
+            // Where no thread can be had, it is found out when it is needed.
+            coming: thread::Builder::new().name("kernel".to_owned()).spawn(find_out).ok(),
         }
     }
 
@@ -69,13 +86,11 @@ impl Attacher {
 
     /// Loads the programs for an executable. None of its processes is attached to yet.
     pub(super) fn attach(&mut self, program: Rc<GoProgram>, identity: Identity) -> Result<Attached, Failure> {
-        let (btf, facts) = match self.kernel.take() {
-            Some(known) => known,
-            None => {
-                let btf = KernelBtf::of_running_kernel()?;
-                let facts = support::find_out(&btf);
-                (btf, facts)
-            }
+        let coming = self.coming.take().and_then(|coming| coming.join().ok());
+        let (btf, facts) = match (self.kernel.take(), coming) {
+            (Some(known), _) => known,
+            (None, Some(found)) => found?,
+            (None, None) => find_out()?,
         };
         let plan = plan::make(self.hooks, self.ready_hooks, &facts, program.facts())?;
         if self.verbose >= PLAN {
@@ -95,6 +110,7 @@ impl Attacher {
     /// Gives back the memory that is needed for attaching only.
     pub(super) fn rest(&mut self) {
         self.kernel = None;
+        self.coming = None;
     }
 }
 

@@ -72,6 +72,8 @@ pub(super) fn run(args: &RecordArgs, start: impl FnOnce() -> Result<Start, Failu
     if finished.is_ok() && !names.is_empty() {
         tell(&format!("wrote {}", names.join(", ")));
     }
+    // Who sees the prompt again may rely on it that no probe is left.
+    drop(recorded.closing);
     recorded.failure.map_or(finished, Err)
 }
 

@@ -26,7 +26,7 @@ use super::{
     tell,
 };
 use crate::{
-    bpf::session::RunTime,
+    bpf::{links::Closing, session::RunTime},
     correlate::{Sent, classify},
     error::Failure,
     exit::Exit,
@@ -61,6 +61,8 @@ pub(super) struct Recorded {
     pub(super) peak_resident_bytes: Option<u64>,
     /// An output failed meanwhile; the others are finished all the same.
     pub(super) failure: Option<Failure>,
+    /// The probes, on their way out of the targets.
+    pub(super) closing: Closing,
 }
 
 /// A recording that runs.
@@ -256,7 +258,10 @@ impl Recording {
 
     fn finish(mut self) -> Result<Recorded, Failure> {
         let end_ns = now_ns();
-        let (mut ring_records, mut run_time) = (0, RunTime::default());
+        let (mut ring_records, mut run_time, mut closing) = (0, RunTime::default(), Closing::default());
+        for attached in &mut self.attached {
+            attached.session.detach_machine(&mut closing);
+        }
         for at in 0..self.attached.len() {
             let Some(attached) = self.attached.get_mut(at) else { continue };
             attached.end_at(end_ns);
@@ -269,6 +274,9 @@ impl Recording {
                 open_waits::at_end(attached, &slots, end_ns, stacks, bypasses)?
             };
             self.quality.merge(&attached.quality()?);
+            // Not before the slots and the goroutines were read, which agree for as long as the probes are there; and before
+            // anything is rendered, which the target must not pay for.
+            attached.session.detach_targets(&mut closing);
             ring_records += attached.ring_records();
             run_time.merge(attached.session.run_time());
             self.add_all(done);
@@ -277,9 +285,7 @@ impl Recording {
         let flushed = self.outputs.flush();
         self.note(flushed);
         let plan = record::plans(&self.attached);
-        let Self { attached, targets, builder, outputs, quality, started_ns, failure, .. } = self;
-        // Detached before anything is rendered: the target must not pay for that.
-        drop(attached);
+        let Self { targets, builder, outputs, quality, started_ns, failure, .. } = self;
         Ok(Recorded {
             builder,
             quality,
@@ -293,6 +299,7 @@ impl Recording {
             cpu_ns: cpu_ns(),
             peak_resident_bytes: peak_resident_bytes(),
             failure,
+            closing,
         })
     }
 }
