@@ -16,6 +16,7 @@ use super::{
     go_program::{GoProgram, Identity},
     open_waits,
     privileges::Privileges,
+    tally::Tally,
 };
 use crate::{
     bpf::{
@@ -24,10 +25,10 @@ use crate::{
         session::{self, Session, SessionError, TargetId},
         support,
     },
-    correlate::{Correlated, Correlator, Sent},
+    correlate::{Correlator, Sent},
     error::Failure,
     event::{self, Event},
-    model::{quality::Quality, stack::StackTable, wait::Wait},
+    model::{quality::Quality, wait::Wait},
     symbolize::Symbolizer,
     target::{error::Error as TargetError, process::Process},
 };
@@ -284,11 +285,11 @@ impl Attached {
     }
 
     /// The waits that need not be held back any longer, or all, with their stacks.
-    pub(super) fn take(&mut self, all: bool, stacks: &mut StackTable) -> Vec<(Wait, Sent)> {
+    pub(super) fn take(&mut self, all: bool, tally: &mut Tally) -> Vec<(Wait, Sent)> {
         let Self { members, symbolizer, .. } = self;
         let mut taken = Vec::new();
         for Member { process, correlator } in members.values_mut() {
-            let name = |correlated| named(correlated, symbolizer, process.load_bias(), stacks);
+            let name = |correlated| tally.name(correlated, symbolizer, process.load_bias());
             if all {
                 taken.extend(correlator.take_all().map(name));
             } else {
@@ -303,11 +304,11 @@ impl Attached {
         &mut self,
         tgid: u32,
         before: &mut Correlator,
-        stacks: &mut StackTable,
+        tally: &mut Tally,
     ) -> Vec<(Wait, Sent)> {
         let Some(member) = self.members.get(&tgid) else { return Vec::new() };
         let bias = member.process.load_bias();
-        before.take_all().map(|correlated| named(correlated, &mut self.symbolizer, bias, stacks)).collect()
+        before.take_all().map(|correlated| tally.name(correlated, &mut self.symbolizer, bias)).collect()
     }
 
     /// Forgets what was in a process's memory before it ran another program at `at_ns`.
@@ -368,19 +369,6 @@ impl Attached {
     pub(super) fn ring_records(&self) -> u64 {
         self.ring_records
     }
-}
-
-/// Gives a wait its stack.
-fn named(
-    Correlated { mut wait, stack_hash, pcs, sent }: Correlated,
-    symbolizer: &mut Symbolizer,
-    bias: u64,
-    stacks: &mut StackTable,
-) -> (Wait, Sent) {
-    if let Some(pcs) = pcs {
-        wait.stack = Some(symbolizer.stack(stack_hash, bias, &pcs, stacks));
-    }
-    (wait, sent)
 }
 
 /// For a process that ends meanwhile the kernel has many errors, and a pidfd tells a moment after its files in `/proc` went.

@@ -93,8 +93,8 @@ impl Recording {
             }
             Exec::Changed { tgid, at_ns, probes_stay, before } => (tgid, at_ns, probes_stay, before),
         };
-        let done = attached.take_before(tgid, &mut before, self.builder.stacks_mut());
-        self.quality.merge(&before.quality(&[]));
+        let done = attached.take_before(tgid, &mut before, &mut self.tally);
+        self.tally.quality.merge(&before.quality(&[]));
         attached.forget_memory(tgid, at_ns)?;
         let old = attached.name_of(tgid).unwrap_or_default();
         self.add_all(done);
@@ -137,10 +137,10 @@ impl Recording {
                 continue;
             }
             let execs = attached.drain();
-            let done = attached.take(true, self.builder.stacks_mut());
+            let done = attached.take(true, &mut self.tally);
             for tgid in ended {
                 if let Some(member) = attached.leave(tgid)? {
-                    self.quality.merge(&member.correlator.quality(&[]));
+                    self.tally.quality.merge(&member.correlator.quality(&[]));
                 }
             }
             self.add_all(done);

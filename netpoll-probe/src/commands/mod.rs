@@ -5,7 +5,7 @@ mod attached;
 mod attacher;
 pub mod doctor;
 mod failures;
-mod filter;
+pub mod filter;
 mod go_process;
 mod go_program;
 pub mod inspect;
@@ -19,6 +19,7 @@ mod record;
 mod recording;
 pub mod run;
 mod selection;
+pub mod tally;
 mod terminal;
 
 use std::io::{self, Write as _};

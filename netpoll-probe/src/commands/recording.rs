@@ -23,11 +23,12 @@ use super::{
     privileges::Privileges,
     record::{self, Start},
     selection::Selection,
+    tally::Tally,
     tell,
 };
 use crate::{
     bpf::session::RunTime,
-    correlate::{Sent, classify},
+    correlate::Sent,
     error::Failure,
     exit::Exit,
     model::{
@@ -75,11 +76,8 @@ pub(super) struct Recording {
     pub(super) attached: Vec<Attached>,
     /// Of the processes that were attached to, whether or not they still run.
     pub(super) targets: Vec<Target>,
-    pub(super) builder: ProfileBuilder,
+    pub(super) tally: Tally,
     outputs: Outputs,
-    filter: Filter,
-    /// Of processes that have left, and of the stacks.
-    pub(super) quality: Quality,
     /// 0 until all are attached to.
     pub(super) started_ns: u64,
     failure: Option<Failure>,
@@ -104,10 +102,8 @@ impl Recording {
             launched,
             attached: Vec::new(),
             targets: Vec::new(),
-            builder: ProfileBuilder::default(),
+            tally: Tally::new(filter),
             outputs,
-            filter,
-            quality: Quality::default(),
             started_ns: 0,
             failure: None,
         };
@@ -205,7 +201,7 @@ impl Recording {
         for at in 0..self.attached.len() {
             let Some(attached) = self.attached.get_mut(at) else { continue };
             let execs = attached.drain();
-            done.extend(attached.take(false, self.builder.stacks_mut()));
+            done.extend(attached.take(false, &mut self.tally));
             for exec in execs {
                 self.exec(at, exec)?;
             }
@@ -222,21 +218,12 @@ impl Recording {
         }
     }
 
-    /// A wait with its stack: classified, filtered, added, written.
+    /// A wait with its stack: added, and written.
     fn add(&mut self, mut wait: Wait, sent: Sent) {
-        let stack = wait.stack.and_then(|id| self.builder.stacks().get(id));
-        self.quality.count_stack(stack.map(AsRef::as_ref));
-        if let Some(stack) = stack {
-            wait.role = classify::role(&wait, stack);
-            wait.idle = classify::idle(&wait, stack, &self.filter.idle_functions);
-            classify::split_idle(&mut wait, sent, stack);
+        if self.tally.add(&mut wait, sent) {
+            let written = self.outputs.wait(&wait, self.tally.builder.stacks());
+            self.note(written);
         }
-        if !self.filter.passes(&wait) {
-            return;
-        }
-        self.builder.add(&wait);
-        let written = self.outputs.wait(&wait, self.builder.stacks());
-        self.note(written);
     }
 
     /// An output that failed is told at once, and ends the command as failed when it is done.
@@ -248,7 +235,7 @@ impl Recording {
     }
 
     fn draw_progress(&self) {
-        let (waits, idle) = self.builder.counts();
+        let (waits, idle) = self.tally.builder.counts();
         let seconds = Duration::from_nanos(now_ns().saturating_sub(self.started_ns)).as_secs_f64();
         let _ =
             write!(io::stderr(), "\r\x1b[K{seconds:.1} s, {waits} waits, {idle} idle ones; Ctrl-C ends it");
@@ -263,12 +250,12 @@ impl Recording {
             let slots = attached.session.slots()?;
             // Who runs another program now is not asked any more.
             attached.drain();
-            let done = attached.take(true, self.builder.stacks_mut());
+            let done = attached.take(true, &mut self.tally);
             let open = {
-                let (stacks, bypasses) = (self.builder.stacks_mut(), &mut self.quality.bypasses);
+                let (stacks, bypasses) = (self.tally.builder.stacks_mut(), &mut self.tally.quality.bypasses);
                 open_waits::at_end(attached, &slots, end_ns, stacks, bypasses)?
             };
-            self.quality.merge(&attached.quality()?);
+            self.tally.quality.merge(&attached.quality()?);
             ring_records += attached.ring_records();
             run_time.merge(attached.session.run_time());
             self.add_all(done);
@@ -277,7 +264,8 @@ impl Recording {
         let flushed = self.outputs.flush();
         self.note(flushed);
         let plan = record::plans(&self.attached);
-        let Self { attached, targets, builder, outputs, quality, started_ns, failure, .. } = self;
+        let Self { attached, targets, tally, outputs, started_ns, failure, .. } = self;
+        let Tally { builder, quality, .. } = tally;
         // Detached before anything is rendered: the target must not pay for that.
         drop(attached);
         Ok(Recorded {
