@@ -60,11 +60,8 @@ fn benchmark(criterion: &mut Criterion) {
                 for bytes in drained {
                     correlator.push(event::decode(bytes).unwrap());
                 }
-                let named: Vec<_> = correlator
-                    .take_ready()
-                    .map(|correlated| tally.name(correlated, &mut symbolizer, BIAS))
-                    .collect();
-                for (mut wait, sent) in named {
+                for correlated in correlator.take_ready() {
+                    let (mut wait, sent) = tally.name(correlated, &mut symbolizer, BIAS);
                     tally.add(&mut wait, sent);
                 }
             }

@@ -34,6 +34,9 @@ const BACKENDS: u64 = 20;
 /// Sets of labels.
 const LABEL_SETS: u64 = 50;
 
+/// Stacks, labels and names that the programs know to be handed over; as they, it forgets.
+const REMEMBERED: usize = 1 << 14;
+
 /// What the server does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
@@ -161,7 +164,15 @@ impl Records {
             function.map_or(0, |function| u64::midpoint(function.entry_vaddr, function.end_vaddr))
         };
         let chains = CHAINS.map(|names| wait.iter().chain(names).map(address).collect()).to_vec();
-        Self { load, chains, filling, random, now_ns: 1_000_000_000_000, waits: 0, known: HashSet::new() }
+        Self {
+            load,
+            chains,
+            filling,
+            random,
+            now_ns: 1_000_000_000_000,
+            waits: 0,
+            known: HashSet::with_capacity(REMEMBERED),
+        }
     }
 
     /// Appends the records of one wait.
@@ -235,6 +246,14 @@ impl Records {
         }
     }
 
+    /// Whether the programs would hand it over now.
+    fn is_new(&mut self, kind: u16, hash: u64) -> bool {
+        if self.known.len() >= REMEMBERED {
+            self.known.clear();
+        }
+        self.known.insert((kind, hash))
+    }
+
     fn random(&mut self) -> u64 {
         next(&mut self.random)
     }
@@ -249,7 +268,7 @@ impl Records {
         };
         let mut random = (number + new * self.load.stacks) * CHAINS.len() as u64 + chain;
         let hash = next(&mut random) | 1;
-        if self.known.insert((kind::STACK, hash)) {
+        if self.is_new(kind::STACK, hash) {
             let mut record = StackRecord::new_zeroed();
             (record.header, record.hash) = (header::<StackRecord>(kind::STACK), hash);
             let mut pcs = Vec::new();
@@ -274,7 +293,7 @@ impl Records {
 
     fn labels(&mut self, to: &mut Vec<u8>) -> u64 {
         let hash = 1 + self.random() % LABEL_SETS;
-        if self.known.insert((kind::LABELS, hash)) {
+        if self.is_new(kind::LABELS, hash) {
             let mut record = LabelsRecord::new_zeroed();
             (record.header, record.hash) = (header::<LabelsRecord>(kind::LABELS), hash);
             for (label, (key, value)) in record.labels.iter_mut().zip([("tenant", format!("t{hash}"))]) {
@@ -288,7 +307,7 @@ impl Records {
     }
 
     fn unix_name(&mut self, inode: u64, to: &mut Vec<u8>) {
-        if self.known.insert((kind::UNIX_NAME, inode)) {
+        if self.is_new(kind::UNIX_NAME, inode) {
             let mut record = UnixNameRecord::new_zeroed();
             (record.header, record.inode) = (header::<UnixNameRecord>(kind::UNIX_NAME), inode);
             let path = b"/run/db.sock";

@@ -1,7 +1,6 @@
 //! One executable, with the eBPF programs attached to its processes.
 
 use std::{
-    collections::HashMap,
     io,
     path::Path,
     rc::Rc,
@@ -9,14 +8,15 @@ use std::{
     task::{Context, Poll},
 };
 
+use foldhash::HashMap;
 use netpoll_probe_common::{counter::Counter, slot::of_slot_key};
 
 use super::{
+    adder::Adder,
     go_process::GoProcess,
     go_program::{GoProgram, Identity},
     open_waits,
     privileges::Privileges,
-    tally::Tally,
 };
 use crate::{
     bpf::{
@@ -25,10 +25,10 @@ use crate::{
         session::{self, Session, SessionError, TargetId},
         support,
     },
-    correlate::{Correlator, Sent},
+    correlate::Correlator,
     error::Failure,
     event::{self, Event},
-    model::{quality::Quality, wait::Wait},
+    model::quality::Quality,
     symbolize::Symbolizer,
     target::{error::Error as TargetError, process::Process},
 };
@@ -107,10 +107,10 @@ impl Attached {
             session,
             symbolizer,
             ring,
-            members: HashMap::new(),
-            expected: HashMap::new(),
+            members: HashMap::default(),
+            expected: HashMap::default(),
             next_index: 0,
-            baseline: HashMap::new(),
+            baseline: HashMap::default(),
             strangers: 0,
             ring_records: 0,
         })
@@ -284,38 +284,30 @@ impl Attached {
         execs
     }
 
-    /// The waits that need not be held back any longer, or all, with their stacks.
-    pub(super) fn take(&mut self, all: bool, tally: &mut Tally) -> Vec<(Wait, Sent)> {
+    /// Hands on the waits that need not be held back any longer, or all.
+    pub(super) fn take(&mut self, all: bool, to: &mut Adder) {
         let Self { members, symbolizer, .. } = self;
-        let mut taken = Vec::new();
         for Member { process, correlator } in members.values_mut() {
-            let name = |correlated| tally.name(correlated, symbolizer, process.load_bias());
+            let bias = process.load_bias();
             if all {
-                taken.extend(correlator.take_all().map(name));
+                correlator.take_all().for_each(|correlated| to.name(correlated, symbolizer, bias));
             } else {
-                taken.extend(correlator.take_ready().map(name));
+                correlator.take_ready().for_each(|correlated| to.name(correlated, symbolizer, bias));
             }
         }
-        taken
     }
 
-    /// The waits of a process that ran another program since.
-    pub(super) fn take_before(
-        &mut self,
-        tgid: u32,
-        before: &mut Correlator,
-        tally: &mut Tally,
-    ) -> Vec<(Wait, Sent)> {
-        let Some(member) = self.members.get(&tgid) else { return Vec::new() };
+    /// Hands on the waits of a process that ran another program since.
+    pub(super) fn take_before(&mut self, tgid: u32, before: &mut Correlator, to: &mut Adder) {
+        let Some(member) = self.members.get(&tgid) else { return };
         let bias = member.process.load_bias();
-        before.take_all().map(|correlated| tally.name(correlated, &mut self.symbolizer, bias)).collect()
+        before.take_all().for_each(|correlated| to.name(correlated, &mut self.symbolizer, bias));
     }
 
     /// Forgets what was in a process's memory before it ran another program at `at_ns`.
     pub(super) fn forget_memory(&mut self, tgid: u32, at_ns: u64) -> Result<(), Failure> {
         let Some(member) = self.members.get(&tgid) else { return Ok(()) };
         let index = member.process.id().index;
-        self.symbolizer.forget_hashes();
         for (key, slot) in self.session.slots()? {
             let is_new = slot.read.start_ns.max(slot.write.start_ns) >= at_ns;
             if of_slot_key(key).1 == index && !is_new {

@@ -1,5 +1,6 @@
 //! The commands: they wire the layers together, own Ctrl-C, the outputs and the exit codes.
 
+mod adder;
 pub mod attach;
 mod attached;
 mod attacher;

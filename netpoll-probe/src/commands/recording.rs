@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    adder::Adder,
     attached::{Attached, Member},
     attacher::Attacher,
     filter::Filter,
@@ -28,14 +29,12 @@ use super::{
 };
 use crate::{
     bpf::session::RunTime,
-    correlate::Sent,
     error::Failure,
     exit::Exit,
     model::{
         builder::ProfileBuilder,
         profile::{Plan, Target},
         quality::Quality,
-        wait::Wait,
     },
 };
 
@@ -76,11 +75,9 @@ pub(super) struct Recording {
     pub(super) attached: Vec<Attached>,
     /// Of the processes that were attached to, whether or not they still run.
     pub(super) targets: Vec<Target>,
-    pub(super) tally: Tally,
-    outputs: Outputs,
+    pub(super) adder: Adder,
     /// 0 until all are attached to.
     pub(super) started_ns: u64,
-    failure: Option<Failure>,
 }
 
 impl Recording {
@@ -102,10 +99,8 @@ impl Recording {
             launched,
             attached: Vec::new(),
             targets: Vec::new(),
-            tally: Tally::new(filter),
-            outputs,
+            adder: Adder::new(Tally::new(filter), outputs),
             started_ns: 0,
-            failure: None,
         };
         if this.launched.is_some() {
             this.expect_launched()?;
@@ -115,7 +110,7 @@ impl Recording {
         if this.attached.is_empty() && !this.selection.grows() {
             return Err(this.selection.nothing_found());
         }
-        this.outputs.begin()?;
+        this.adder.outputs.begin()?;
         this.attacher.rest();
         this.privileges.drop_others();
         tell(&this.begins());
@@ -180,7 +175,7 @@ impl Recording {
             if self.part_with_ended()? {
                 return Ok(Some("the process has exited; this is what was recorded"));
             }
-            if self.outputs.nobody_reads() {
+            if self.adder.outputs.nobody_reads() {
                 return Ok(None);
             }
             if ticks.is_multiple_of(SELDOM_TICKS) {
@@ -197,45 +192,20 @@ impl Recording {
 
     /// Reads the rings, and passes on every wait that is complete.
     fn drain(&mut self) -> Result<(), Failure> {
-        let mut done = Vec::new();
         for at in 0..self.attached.len() {
             let Some(attached) = self.attached.get_mut(at) else { continue };
             let execs = attached.drain();
-            done.extend(attached.take(false, &mut self.tally));
+            attached.take(false, &mut self.adder);
             for exec in execs {
                 self.exec(at, exec)?;
             }
         }
-        self.add_all(done);
-        let flushed = self.outputs.flush();
-        self.note(flushed);
+        self.adder.flush();
         Ok(())
     }
 
-    pub(super) fn add_all(&mut self, waits: Vec<(Wait, Sent)>) {
-        for (wait, sent) in waits {
-            self.add(wait, sent);
-        }
-    }
-
-    /// A wait with its stack: added, and written.
-    fn add(&mut self, mut wait: Wait, sent: Sent) {
-        if self.tally.add(&mut wait, sent) {
-            let written = self.outputs.wait(&wait, self.tally.builder.stacks());
-            self.note(written);
-        }
-    }
-
-    /// An output that failed is told at once, and ends the command as failed when it is done.
-    fn note(&mut self, result: Result<(), Failure>) {
-        if let Err(failure) = result {
-            tell(&failure.to_string());
-            self.failure.get_or_insert(failure);
-        }
-    }
-
     fn draw_progress(&self) {
-        let (waits, idle) = self.tally.builder.counts();
+        let (waits, idle) = self.adder.tally.builder.counts();
         let seconds = Duration::from_nanos(now_ns().saturating_sub(self.started_ns)).as_secs_f64();
         let _ =
             write!(io::stderr(), "\r\x1b[K{seconds:.1} s, {waits} waits, {idle} idle ones; Ctrl-C ends it");
@@ -250,22 +220,22 @@ impl Recording {
             let slots = attached.session.slots()?;
             // Who runs another program now is not asked any more.
             attached.drain();
-            let done = attached.take(true, &mut self.tally);
+            attached.take(true, &mut self.adder);
             let open = {
-                let (stacks, bypasses) = (self.tally.builder.stacks_mut(), &mut self.tally.quality.bypasses);
-                open_waits::at_end(attached, &slots, end_ns, stacks, bypasses)?
+                let Tally { builder, quality, .. } = &mut self.adder.tally;
+                open_waits::at_end(attached, &slots, end_ns, builder.stacks_mut(), &mut quality.bypasses)?
             };
-            self.tally.quality.merge(&attached.quality()?);
+            self.adder.tally.quality.merge(&attached.quality()?);
             ring_records += attached.ring_records();
             run_time.merge(attached.session.run_time());
-            self.add_all(done);
-            self.add_all(open);
+            for (wait, sent) in open {
+                self.adder.add(wait, sent);
+            }
         }
-        let flushed = self.outputs.flush();
-        self.note(flushed);
+        self.adder.flush();
         let plan = record::plans(&self.attached);
-        let Self { attached, targets, tally, outputs, started_ns, failure, .. } = self;
-        let Tally { builder, quality, .. } = tally;
+        let Self { attached, targets, adder, started_ns, .. } = self;
+        let Adder { tally: Tally { builder, quality, .. }, outputs, failure } = adder;
         // Detached before anything is rendered: the target must not pay for that.
         drop(attached);
         Ok(Recorded {
