@@ -7,6 +7,7 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
+use netpoll_probe_common::limit::RING_BYTES;
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// Hands out the ring's records. The programs wake it only when much is waiting, so who reads must also look by itself.
@@ -25,10 +26,13 @@ impl RingReader {
         Self { ring }
     }
 
-    /// Gives each waiting record to `each`, and returns how many there were.
+    /// Gives each waiting record to `each`, and returns how many there were: no more than the ring holds, or a target that writes as fast as
+    /// it is read would be read for ever.
     pub fn drain(&mut self, mut each: impl FnMut(&[u8])) -> usize {
-        let mut records = 0;
-        while let Some(record) = self.ring.next() {
+        let (mut records, mut bytes) = (0, 0);
+        while bytes < RING_BYTES as usize {
+            let Some(record) = self.ring.next() else { break };
+            bytes += record.len();
             each(&record);
             records += 1;
         }

@@ -205,15 +205,11 @@ impl Session {
         Ok(())
     }
 
-    /// Detaches the programs that are of the whole machine: clocks are not read any more. The maps stay, and the iterators.
-    pub fn detach_machine(&mut self, closing: &mut Closing) {
+    /// Detaches all programs: a wait that begins or ends later leaves its slot as it is.
+    pub fn detach(&mut self, closing: &mut Closing) {
         closing.append(&mut self.closing);
-        closing.close(std::mem::take(&mut self.whole));
-    }
-
-    /// Detaches the uprobes: a wait that begins or ends later leaves its slot as it is.
-    pub fn detach_targets(&mut self, closing: &mut Closing) {
-        closing.close(self.attached.drain().flat_map(|(_, links)| links).collect());
+        let of_targets = self.attached.drain().flat_map(|(_, links)| links);
+        closing.close(std::mem::take(&mut self.whole).into_iter().chain(of_targets).collect());
     }
 
     /// The ring of records; once.

@@ -1,7 +1,6 @@
 //! One executable, with the eBPF programs attached to its processes.
 
 use std::{
-    collections::HashMap,
     io,
     path::Path,
     rc::Rc,
@@ -9,9 +8,11 @@ use std::{
     task::{Context, Poll},
 };
 
+use foldhash::HashMap;
 use netpoll_probe_common::{counter::Counter, slot::of_slot_key};
 
 use super::{
+    adder::Adder,
     go_process::GoProcess,
     go_program::{GoProgram, Identity},
     open_waits,
@@ -24,10 +25,10 @@ use crate::{
         session::{self, Session, SessionError, TargetId},
         support,
     },
-    correlate::{Correlated, Correlator, Sent},
+    correlate::Correlator,
     error::Failure,
     event::{self, Event},
-    model::{quality::Quality, stack::StackTable, wait::Wait},
+    model::quality::Quality,
     symbolize::Symbolizer,
     target::{error::Error as TargetError, process::Process},
 };
@@ -109,10 +110,10 @@ impl Attached {
             session,
             symbolizer,
             ring,
-            members: HashMap::new(),
-            expected: HashMap::new(),
+            members: HashMap::default(),
+            expected: HashMap::default(),
             next_index: 0,
-            baseline: HashMap::new(),
+            baseline: HashMap::default(),
             strangers: 0,
             ring_records: 0,
         })
@@ -289,38 +290,30 @@ impl Attached {
         execs
     }
 
-    /// The waits that need not be held back any longer, or all, with their stacks.
-    pub(super) fn take(&mut self, all: bool, stacks: &mut StackTable) -> Vec<(Wait, Sent)> {
+    /// Hands on the waits that need not be held back any longer, or all.
+    pub(super) fn take(&mut self, all: bool, to: &mut Adder) {
         let Self { members, symbolizer, .. } = self;
-        let mut taken = Vec::new();
         for Member { process, correlator } in members.values_mut() {
-            let name = |correlated| named(correlated, symbolizer, process.load_bias(), stacks);
+            let bias = process.load_bias();
             if all {
-                taken.extend(correlator.take_all().map(name));
+                correlator.take_all().for_each(|correlated| to.name(correlated, symbolizer, bias));
             } else {
-                taken.extend(correlator.take_ready().map(name));
+                correlator.take_ready().for_each(|correlated| to.name(correlated, symbolizer, bias));
             }
         }
-        taken
     }
 
-    /// The waits of a process that ran another program since.
-    pub(super) fn take_before(
-        &mut self,
-        tgid: u32,
-        before: &mut Correlator,
-        stacks: &mut StackTable,
-    ) -> Vec<(Wait, Sent)> {
-        let Some(member) = self.members.get(&tgid) else { return Vec::new() };
+    /// Hands on the waits of a process that ran another program since.
+    pub(super) fn take_before(&mut self, tgid: u32, before: &mut Correlator, to: &mut Adder) {
+        let Some(member) = self.members.get(&tgid) else { return };
         let bias = member.process.load_bias();
-        before.take_all().map(|correlated| named(correlated, &mut self.symbolizer, bias, stacks)).collect()
+        before.take_all().for_each(|correlated| to.name(correlated, &mut self.symbolizer, bias));
     }
 
     /// Forgets what was in a process's memory before it ran another program at `at_ns`.
     pub(super) fn forget_memory(&mut self, tgid: u32, at_ns: u64) -> Result<(), Failure> {
         let Some(member) = self.members.get(&tgid) else { return Ok(()) };
         let index = member.process.id().index;
-        self.symbolizer.forget_hashes();
         for (key, slot) in self.session.slots()? {
             let is_new = slot.read.start_ns.max(slot.write.start_ns) >= at_ns;
             if of_slot_key(key).1 == index && !is_new {
@@ -374,26 +367,6 @@ impl Attached {
     pub(super) fn ring_records(&self) -> u64 {
         self.ring_records
     }
-}
-
-/// Addresses of a stack, leaf first: the first one is where the goroutine is, the others where it will return to.
-pub(super) fn leaf_first(pcs: &[u64]) -> impl Iterator<Item = (u64, bool)> {
-    pcs.iter().enumerate().map(|(depth, pc)| (*pc, depth == 0))
-}
-
-/// Gives a wait its stack.
-fn named(
-    Correlated { mut wait, stack_hash, pcs, sent }: Correlated,
-    symbolizer: &mut Symbolizer,
-    bias: u64,
-    stacks: &mut StackTable,
-) -> (Wait, Sent) {
-    wait.stack = match pcs {
-        Some(pcs) if stack_hash != 0 => Some(symbolizer.stack(stack_hash, bias, &pcs, stacks)),
-        Some(pcs) => Some(symbolizer.walked(bias, leaf_first(&pcs), stacks)),
-        None => None,
-    };
-    (wait, sent)
 }
 
 /// For a process that ends meanwhile the kernel has many errors, and a pidfd tells a moment after its files in `/proc` went.

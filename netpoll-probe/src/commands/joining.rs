@@ -93,11 +93,10 @@ impl Recording {
             }
             Exec::Changed { tgid, at_ns, probes_stay, before } => (tgid, at_ns, probes_stay, before),
         };
-        let done = attached.take_before(tgid, &mut before, self.builder.stacks_mut());
-        self.quality.merge(&before.quality(&[]));
+        attached.take_before(tgid, &mut before, &mut self.adder);
+        self.adder.tally.quality.merge(&before.quality(&[]));
         attached.forget_memory(tgid, at_ns)?;
         let old = attached.name_of(tgid).unwrap_or_default();
-        self.add_all(done);
         match self.follow(at, tgid, probes_stay) {
             Ok(()) => tell(&format!("{old} runs its program again")),
             Err(failure) if failure.exit == Exit::Target => {
@@ -137,13 +136,12 @@ impl Recording {
                 continue;
             }
             let execs = attached.drain();
-            let done = attached.take(true, self.builder.stacks_mut());
+            attached.take(true, &mut self.adder);
             for tgid in ended {
                 if let Some(member) = attached.leave(tgid)? {
-                    self.quality.merge(&member.correlator.quality(&[]));
+                    self.adder.tally.quality.merge(&member.correlator.quality(&[]));
                 }
             }
-            self.add_all(done);
             for exec in execs {
                 self.exec(at, exec)?;
             }

@@ -1,11 +1,12 @@
 //! The commands: they wire the layers together, own Ctrl-C, the outputs and the exit codes.
 
+mod adder;
 pub mod attach;
 mod attached;
 mod attacher;
 pub mod doctor;
 mod failures;
-mod filter;
+pub mod filter;
 mod go_process;
 mod go_program;
 pub mod inspect;
@@ -19,6 +20,7 @@ mod record;
 mod recording;
 pub mod run;
 mod selection;
+pub mod tally;
 mod terminal;
 
 use std::io::{self, Write as _};

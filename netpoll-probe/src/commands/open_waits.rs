@@ -9,7 +9,7 @@ use netpoll_probe_common::{
 use zerocopy::FromZeros as _;
 
 use super::{
-    attached::{Attached, Member, leaf_first},
+    attached::{Attached, Member},
     go_process::GoProcess,
     own::now_ns,
 };
@@ -19,6 +19,7 @@ use crate::{
     error::Failure,
     model::{bypass::Bypass, stack::StackTable, wait::Wait},
     snapshot::goroutine::{Goroutine, PollMode, StackState},
+    symbolize::leaf_first,
 };
 
 /// Gives goroutines that were parked before the programs were there their slots, and their sockets to the tracepoints.

@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    adder::Adder,
     attached::{Attached, Member},
     attacher::Attacher,
     filter::Filter,
@@ -23,18 +24,17 @@ use super::{
     privileges::Privileges,
     record::{self, Start},
     selection::Selection,
+    tally::Tally,
     tell,
 };
 use crate::{
     bpf::{links::Closing, session::RunTime},
-    correlate::{Sent, classify},
     error::Failure,
     exit::Exit,
     model::{
         builder::ProfileBuilder,
         profile::{Plan, Target},
         quality::Quality,
-        wait::Wait,
     },
 };
 
@@ -77,14 +77,9 @@ pub(super) struct Recording {
     pub(super) attached: Vec<Attached>,
     /// Of the processes that were attached to, whether or not they still run.
     pub(super) targets: Vec<Target>,
-    pub(super) builder: ProfileBuilder,
-    outputs: Outputs,
-    filter: Filter,
-    /// Of processes that have left, and of the stacks.
-    pub(super) quality: Quality,
+    pub(super) adder: Adder,
     /// 0 until all are attached to.
     pub(super) started_ns: u64,
-    failure: Option<Failure>,
 }
 
 impl Recording {
@@ -106,12 +101,8 @@ impl Recording {
             launched,
             attached: Vec::new(),
             targets: Vec::new(),
-            builder: ProfileBuilder::default(),
-            outputs,
-            filter,
-            quality: Quality::default(),
+            adder: Adder::new(Tally::new(filter), outputs),
             started_ns: 0,
-            failure: None,
         };
         if this.launched.is_some() {
             this.expect_launched()?;
@@ -121,7 +112,7 @@ impl Recording {
         if this.attached.is_empty() && !this.selection.grows() {
             return Err(this.selection.nothing_found());
         }
-        this.outputs.begin()?;
+        this.adder.outputs.begin()?;
         this.attacher.rest();
         this.privileges.drop_others();
         tell(&this.begins());
@@ -186,7 +177,7 @@ impl Recording {
             if self.part_with_ended()? {
                 return Ok(Some("the process has exited; this is what was recorded"));
             }
-            if self.outputs.nobody_reads() {
+            if self.adder.outputs.nobody_reads() {
                 return Ok(None);
             }
             if ticks.is_multiple_of(SELDOM_TICKS) {
@@ -203,54 +194,20 @@ impl Recording {
 
     /// Reads the rings, and passes on every wait that is complete.
     fn drain(&mut self) -> Result<(), Failure> {
-        let mut done = Vec::new();
         for at in 0..self.attached.len() {
             let Some(attached) = self.attached.get_mut(at) else { continue };
             let execs = attached.drain();
-            done.extend(attached.take(false, self.builder.stacks_mut()));
+            attached.take(false, &mut self.adder);
             for exec in execs {
                 self.exec(at, exec)?;
             }
         }
-        self.add_all(done);
-        let flushed = self.outputs.flush();
-        self.note(flushed);
+        self.adder.flush();
         Ok(())
     }
 
-    pub(super) fn add_all(&mut self, waits: Vec<(Wait, Sent)>) {
-        for (wait, sent) in waits {
-            self.add(wait, sent);
-        }
-    }
-
-    /// A wait with its stack: classified, filtered, added, written.
-    fn add(&mut self, mut wait: Wait, sent: Sent) {
-        let stack = wait.stack.and_then(|id| self.builder.stacks().get(id));
-        self.quality.count_stack(stack.map(AsRef::as_ref));
-        if let Some(stack) = stack {
-            wait.role = classify::role(&wait, stack);
-            wait.idle = classify::idle(&wait, stack, &self.filter.idle_functions);
-            classify::split_idle(&mut wait, sent, stack);
-        }
-        if !self.filter.passes(&wait) {
-            return;
-        }
-        self.builder.add(&wait);
-        let written = self.outputs.wait(&wait, self.builder.stacks());
-        self.note(written);
-    }
-
-    /// An output that failed is told at once, and ends the command as failed when it is done.
-    fn note(&mut self, result: Result<(), Failure>) {
-        if let Err(failure) = result {
-            tell(&failure.to_string());
-            self.failure.get_or_insert(failure);
-        }
-    }
-
     fn draw_progress(&self) {
-        let (waits, idle) = self.builder.counts();
+        let (waits, idle) = self.adder.tally.builder.counts();
         let seconds = Duration::from_nanos(now_ns().saturating_sub(self.started_ns)).as_secs_f64();
         let _ =
             write!(io::stderr(), "\r\x1b[K{seconds:.1} s, {waits} waits, {idle} idle ones; Ctrl-C ends it");
@@ -259,33 +216,31 @@ impl Recording {
     fn finish(mut self) -> Result<Recorded, Failure> {
         let end_ns = now_ns();
         let (mut ring_records, mut run_time, mut closing) = (0, RunTime::default(), Closing::default());
-        for attached in &mut self.attached {
-            attached.session.detach_machine(&mut closing);
-        }
         for at in 0..self.attached.len() {
             let Some(attached) = self.attached.get_mut(at) else { continue };
             attached.end_at(end_ns);
             let slots = attached.session.slots()?;
             // Who runs another program now is not asked any more.
             attached.drain();
-            let done = attached.take(true, self.builder.stacks_mut());
+            attached.take(true, &mut self.adder);
             let open = {
-                let (stacks, bypasses) = (self.builder.stacks_mut(), &mut self.quality.bypasses);
-                open_waits::at_end(attached, &slots, end_ns, stacks, bypasses)?
+                let Tally { builder, quality, .. } = &mut self.adder.tally;
+                open_waits::at_end(attached, &slots, end_ns, builder.stacks_mut(), &mut quality.bypasses)?
             };
-            self.quality.merge(&attached.quality()?);
-            // Not before the slots and the goroutines were read, which agree for as long as the probes are there; and before
+            self.adder.tally.quality.merge(&attached.quality()?);
+            // Not before the slots and the goroutines were read, which agree for as long as the programs are there; and before
             // anything is rendered, which the target must not pay for.
-            attached.session.detach_targets(&mut closing);
+            attached.session.detach(&mut closing);
             ring_records += attached.ring_records();
             run_time.merge(attached.session.run_time());
-            self.add_all(done);
-            self.add_all(open);
+            for (wait, sent) in open {
+                self.adder.add(wait, sent);
+            }
         }
-        let flushed = self.outputs.flush();
-        self.note(flushed);
+        self.adder.flush();
         let plan = record::plans(&self.attached);
-        let Self { targets, builder, outputs, quality, started_ns, failure, .. } = self;
+        let Self { targets, adder, started_ns, .. } = self;
+        let Adder { tally: Tally { builder, quality, .. }, outputs, failure } = adder;
         Ok(Recorded {
             builder,
             quality,

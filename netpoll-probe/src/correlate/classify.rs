@@ -22,36 +22,49 @@ const IDLE_STACKS: &[&[&str]] = &[
     &["google.golang.org/grpc/internal/transport.(*http2Server).HandleStreams"],
 ];
 
-/// What the goroutine was about to do, corrected by its stack: a connect that was done before it parked looks like a
-/// write to the socket.
-#[must_use]
-pub fn role(wait: &Wait, stack: &Stack) -> Role {
-    if has(stack, "net.(*netFD).connect") && wait.mode == Mode::Write {
-        return Role::Connect;
-    }
-    if has(stack, "internal/poll.(*FD).Accept") {
-        return Role::Accept;
-    }
-    wait.role
-}
-
-/// Whether it waited for work. `named` are functions that the user calls idle.
-#[must_use]
-pub fn idle(wait: &Wait, stack: &Stack, named: &[String]) -> bool {
-    wait.role == Role::Accept
-        || named.iter().any(|function| has(stack, function))
-        || IDLE_STACKS.iter().any(|functions| in_order(stack, functions))
-}
-
 /// Background readers of connections on which requests go out one at a time (net/http/transport.go): they wait from
 /// the end of one answer on, so the time before the next request is nobody's fault.
 const ANSWER_READERS: &[&str] = &["net/http.(*persistConn).readLoop"];
 
-/// Splits what such a reader waited into idle time and an answer's: the peer owes nothing before it is asked.
-pub fn split_idle(wait: &mut Wait, sent: Sent, stack: &Stack) {
-    if sent.before || !ANSWER_READERS.iter().any(|function| has(stack, function)) {
-        return;
+/// What a stack tells of each wait that has it: found once, as comparing names takes longer than all the rest of a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    connects: bool,
+    accepts: bool,
+    idle: bool,
+    reads_answers: bool,
+}
+
+impl Told {
+    /// By this stack. `named` are functions that the user calls idle.
+    #[must_use]
+    pub fn by(stack: &Stack, named: &[String]) -> Self {
+        Self {
+            connects: has(stack, "net.(*netFD).connect"),
+            accepts: has(stack, "internal/poll.(*FD).Accept"),
+            idle: named.iter().any(|function| has(stack, function))
+                || IDLE_STACKS.iter().any(|functions| in_order(stack, functions)),
+            reads_answers: ANSWER_READERS.iter().any(|function| has(stack, function)),
+        }
     }
+
+    /// Says of a wait what the goroutine was about to do, and whether it waited for work.
+    pub fn of(self, wait: &mut Wait, sent: Sent) {
+        // A connect that was done before it parked looks like a write to the socket.
+        if self.connects && wait.mode == Mode::Write {
+            wait.role = Role::Connect;
+        } else if self.accepts {
+            wait.role = Role::Accept;
+        }
+        wait.idle = self.idle || wait.role == Role::Accept;
+        if self.reads_answers && !sent.before {
+            split_idle(wait, sent);
+        }
+    }
+}
+
+/// Splits what a reader of answers waited into idle time and an answer's: the peer owes nothing before it is asked.
+fn split_idle(wait: &mut Wait, sent: Sent) {
     let Clocks { start_ns, end_ns, kernel_ready_ns, .. } = wait.clocks;
     match sent.last_ns {
         None => wait.idle = true,

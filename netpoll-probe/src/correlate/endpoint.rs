@@ -1,13 +1,14 @@
 //! The kernel's facts of a file → an endpoint: kind, addresses, who connected to whom.
 
 use std::{
-    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
-use netpoll_probe_common::{record::UnixNameRecord, slot::FileFacts};
+use foldhash::HashSet;
+use netpoll_probe_common::{limit::UNIX_NAMES, record::UnixNameRecord, slot::FileFacts};
 
+use super::recent::Recent;
 use crate::model::wait::{Address, Direction, Endpoint, Kind};
 
 /// `include/net/tcp_states.h`; unix sockets use the same numbers.
@@ -34,19 +35,31 @@ const S_IFSOCK: u16 = 0o140_000;
 const S_IFIFO: u16 = 0o010_000;
 const S_IFCHR: u16 = 0o020_000;
 
-/// How many endpoints are kept to be shared; when there are more, they are made anew.
-const KEPT: usize = 1 << 16;
+/// How many endpoints are kept to be shared; others are made anew. Connections come without end.
+const KEPT: usize = 1 << 14;
 
 /// Names of a unix socket: its own, its peer's.
 type Names = (Option<Arc<str>>, Option<Arc<str>>);
 
 /// Makes endpoints, and shares equal ones.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Endpoints {
-    known: HashMap<u64, (FileFacts, Arc<Endpoint>)>,
-    unix_names: HashMap<u64, Names>,
+    /// By inode.
+    known: Recent<u64, (FileFacts, Arc<Endpoint>)>,
+    /// By inode; as many as the programs believe are here.
+    unix_names: Recent<u64, Names>,
     /// Local ports of this process's listeners. A port serves one purpose, so the address does not matter.
     listeners: HashSet<u16>,
+}
+
+impl Default for Endpoints {
+    fn default() -> Self {
+        Self {
+            known: Recent::new(KEPT),
+            unix_names: Recent::new(UNIX_NAMES as usize),
+            listeners: HashSet::default(),
+        }
+    }
 }
 
 impl Endpoints {
@@ -60,31 +73,29 @@ impl Endpoints {
 
     /// Learns a unix socket's names.
     pub(super) fn name(&mut self, record: &UnixNameRecord) {
-        if self.unix_names.len() >= KEPT {
-            self.unix_names.clear();
-        }
         let names = (path(&record.local, record.local_length), path(&record.remote, record.remote_length));
         self.unix_names.insert(record.inode, names);
-        self.known.remove(&record.inode);
+        self.known.remove(record.inode);
     }
 
     /// The endpoint of a file.
     pub(super) fn of(&mut self, file: &FileFacts, socket_state: u32) -> Arc<Endpoint> {
         self.learn(file, socket_state);
-        if let Some((facts, endpoint)) = self.known.get(&file.inode)
+        if file.family == AF_UNIX {
+            // Used here too, or it would be forgotten while the programs believe that it is known.
+            self.unix_names.get(file.inode);
+        }
+        if let Some((facts, endpoint)) = self.known.get(file.inode)
             && facts == file
         {
             return Arc::clone(endpoint);
-        }
-        if self.known.len() >= KEPT {
-            self.known.clear();
         }
         let endpoint = Arc::new(self.make(file));
         self.known.insert(file.inode, (*file, Arc::clone(&endpoint)));
         endpoint
     }
 
-    fn make(&self, file: &FileFacts) -> Endpoint {
+    fn make(&mut self, file: &FileFacts) -> Endpoint {
         let kind = kind_of(file);
         let (local, remote, direction) = match kind {
             Kind::Tcp | Kind::Udp | Kind::Ip => {
@@ -101,7 +112,7 @@ impl Endpoints {
                 (local.map(Address::Ip), remote.map(Address::Ip), direction)
             }
             Kind::Unix | Kind::Unixgram | Kind::Unixpacket => {
-                let (local, remote) = self.unix_names.get(&file.inode).cloned().unwrap_or_default();
+                let (local, remote) = self.unix_names.get(file.inode).cloned().unwrap_or_default();
                 // A stream's accepted end has its listener's name; the dialling end sees that name at its peer.
                 let direction = match (kind, &local, &remote) {
                     (Kind::Unixgram, _, _) => Direction::Unknown,

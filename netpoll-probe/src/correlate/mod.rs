@@ -13,11 +13,9 @@ pub mod endpoint;
 mod labels;
 mod recent;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
+use foldhash::HashMap;
 use netpoll_probe_common::{
     counter::Counter,
     limit::{LABEL_SETS, STACKS},
@@ -39,6 +37,13 @@ use self::{endpoint::Endpoints, labels::Labels, recent::Recent};
 /// How long a wait is held back for its spurious mark. The mark follows the wait's end by one system call, and the
 /// ring is in the order of time but for what CPUs do at the same moment.
 pub const HOLD_NS: u64 = 20_000_000;
+
+/// Waits that are held back, all the same how late their ends are: three million a second would not reach it. A mark that comes
+/// later is counted as unmatched.
+const HELD: usize = 1 << 16;
+
+/// Stacks of waits that ended after the recording; an open wait beyond them has none, and is counted as such.
+const LATE_STACKS: usize = 1 << 16;
 
 /// A wait whose stack still has no names.
 #[derive(Clone, Debug)]
@@ -112,10 +117,10 @@ impl Correlator {
             labels: Recent::new(LABEL_SETS as usize),
             held: VecDeque::new(),
             first: 0,
-            last: HashMap::new(),
+            last: HashMap::default(),
             newest_ns: 0,
-            late_stacks: HashMap::new(),
-            early_stacks: HashMap::new(),
+            late_stacks: HashMap::default(),
+            early_stacks: HashMap::default(),
             until_ns: u64::MAX,
             resolver: None,
             quality: Quality::default(),
@@ -135,7 +140,7 @@ impl Correlator {
     /// The addresses of the stack with this hash.
     #[must_use]
     pub fn stack_of(&mut self, hash: u64) -> Option<Arc<[u64]>> {
-        self.stacks.get(hash).cloned()
+        known(&mut self.stacks, hash)
     }
 
     /// Where a file leads to.
@@ -181,7 +186,8 @@ impl Correlator {
     pub fn take_ready(&mut self) -> impl Iterator<Item = Correlated> {
         let before_ns = self.newest_ns.saturating_sub(HOLD_NS);
         std::iter::from_fn(move || {
-            if self.held.front()?.wait.clocks.end_ns >= before_ns {
+            let too_many = self.held.len() > HELD;
+            if !too_many && self.held.front()?.wait.clocks.end_ns >= before_ns {
                 return None;
             }
             self.first += 1;
@@ -245,8 +251,10 @@ impl Correlator {
             return;
         };
         if record.end_ns > self.until_ns {
-            if let Some(pcs) = self.stacks.get(record.stack_hash) {
-                self.late_stacks.insert((record.pd, record.g, record.start_ns), Arc::clone(pcs));
+            if self.late_stacks.len() < LATE_STACKS
+                && let Some(pcs) = known(&mut self.stacks, record.stack_hash)
+            {
+                self.late_stacks.insert((record.pd, record.g, record.start_ns), pcs);
             }
             return;
         }
@@ -268,7 +276,7 @@ impl Correlator {
             role: role_of(mode, record.socket_state),
             endpoint,
             stack: None,
-            labels: self.labels.get(record.labels_hash).cloned().unwrap_or_default(),
+            labels: known(&mut self.labels, record.labels_hash).unwrap_or_default(),
         };
         self.quality.clamped += u64::from(judged.clamped);
         self.count(&wait, record.file.known == 1);
@@ -276,7 +284,7 @@ impl Correlator {
         self.last
             .insert((record.pd, record.goid, mode), (self.first + self.held.len() as u64, record.end_ns));
         let early = if wait.started_before { self.early_stacks.remove(&(record.pd, record.g)) } else { None };
-        let pcs = self.stacks.get(record.stack_hash).cloned().or(early);
+        let pcs = known(&mut self.stacks, record.stack_hash).or(early);
         let sent = Sent {
             before: record.flags & flag::SENT_BEFORE != 0,
             last_ns: (record.sent_ns != 0).then_some(record.sent_ns),
@@ -341,6 +349,11 @@ impl Correlator {
     }
 }
 
+/// What a hash names; 0 names nothing.
+fn known<T: ?Sized>(table: &mut Recent<u64, Arc<T>>, hash: u64) -> Option<Arc<T>> {
+    if hash == 0 { None } else { table.get(hash).cloned() }
+}
+
 fn mode_of(mode: u64) -> Option<Mode> {
     match u8::try_from(mode).ok()? {
         b'r' => Some(Mode::Read),
@@ -369,7 +382,7 @@ fn poller_of(code: u8) -> Poller {
     }
 }
 
-/// What the socket alone tells; the stack may tell more ([`classify::role`]).
+/// What the socket alone tells; the stack may tell more ([`classify::Told`]).
 fn role_of(mode: Mode, socket_state: u32) -> Role {
     match (mode, socket_state) {
         (Mode::Read, endpoint::TCP_LISTEN) => Role::Accept,

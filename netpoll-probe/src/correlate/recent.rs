@@ -1,6 +1,8 @@
 //! A map that keeps what was used lately, for what the eBPF programs hand over again when they have forgotten it.
 
-use std::{collections::HashMap, hash::Hash};
+use std::hash::Hash;
+
+use foldhash::HashMap;
 
 /// Keeps at least the last so many keys that were used, and at most twice as many.
 #[derive(Debug)]
@@ -13,7 +15,7 @@ pub(super) struct Recent<K, V> {
 impl<K: Copy + Eq + Hash, V> Recent<K, V> {
     /// An empty map that keeps so many.
     pub(super) fn new(kept: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), kept }
+        Self { young: HashMap::default(), old: HashMap::default(), kept }
     }
 
     /// Puts a value in, or in the place of another.
@@ -25,9 +27,22 @@ impl<K: Copy + Eq + Hash, V> Recent<K, V> {
         self.young.insert(key, value);
     }
 
+    /// Takes a key out.
+    pub(super) fn remove(&mut self, key: K) {
+        self.young.remove(&key);
+        self.old.remove(&key);
+    }
+
+    /// Takes all out.
+    pub(super) fn clear(&mut self) {
+        self.young.clear();
+        self.old.clear();
+    }
+
     /// The value of a key, which is used by that.
     pub(super) fn get(&mut self, key: K) -> Option<&V> {
-        if let Some(value) = self.old.remove(&key) {
+        if !self.young.contains_key(&key) {
+            let value = self.old.remove(&key)?;
             self.insert(key, value);
         }
         self.young.get(&key)

@@ -1,7 +1,9 @@
 //! Records in, waits out.
 
 use netpoll_probe_common::{
-    record::{Header, SpuriousRecord, StackRecord, WaitRecord, flag, kind, outcome, poller, source},
+    record::{
+        Header, SpuriousRecord, StackRecord, UnixNameRecord, WaitRecord, flag, kind, outcome, poller, source,
+    },
     slot::FileFacts,
 };
 use proptest::prelude::*;
@@ -169,6 +171,42 @@ fn waits_are_held_back_for_their_mark_and_no_longer() {
     correlator.push(Event::Wait(record(8, MS, 2 * MS + HOLD_NS + 1)));
     assert_eq!(correlator.take_ready().map(|c| c.wait.goid).collect::<Vec<_>>(), [7]);
     assert_eq!(correlator.take_all().map(|c| c.wait.goid).collect::<Vec<_>>(), [8]);
+}
+
+#[test]
+fn no_more_waits_are_held_back_than_there_is_room_for() {
+    let mut correlator = Correlator::new(1);
+    for _ in 0..HELD + 10 {
+        correlator.push(Event::Wait(record(7, MS, 2 * MS)));
+    }
+    assert_eq!(correlator.take_ready().count(), 10);
+    assert_eq!(correlator.take_all().count(), HELD);
+}
+
+#[test]
+fn a_unix_socket_that_is_used_keeps_its_name_whatever_comes() {
+    let mut correlator = Correlator::new(1);
+    let mut wait_on = |inode, is_new| {
+        if is_new {
+            let mut name = UnixNameRecord::new_zeroed();
+            (name.inode, name.remote_length) = (inode, 7);
+            name.remote[..7].copy_from_slice(b"/db.soc");
+            correlator.push(Event::UnixName(Box::new(name)));
+        }
+        let file = FileFacts { inode, family: 1, protocol: 0, ..file() };
+        correlator.push(Event::Wait(WaitRecord { file, ..record(7, 100, 200) }));
+        // A new listener: all endpoints are made again.
+        let listener = FileFacts { local_port: u16::try_from(inode).unwrap(), ..self::file() };
+        correlator.open_file(&listener, endpoint::TCP_LISTEN);
+        correlator.take_all().next().unwrap().wait.endpoint.remote.clone()
+    };
+    let named = wait_on(1, true);
+    assert_eq!(named, Some(Address::Path("/db.soc".into())));
+    for inode in 2..20_000 {
+        assert_eq!(wait_on(inode, true), named);
+        assert_eq!(wait_on(1, false), named);
+    }
+    assert_eq!(wait_on(2, false), None);
 }
 
 #[test]

@@ -4,12 +4,15 @@
 //! add up to the totals. Stacks and peers are taken as they come; goroutines and fds, of which a server makes new
 //! ones without end, are sifted: when a table is twice as big as it may be, its smaller half goes into "other".
 
-use std::{cmp::Reverse, collections::HashMap, hash::Hash};
+use std::cmp::Reverse;
+
+use foldhash::HashMap;
 
 use super::{
     peer::Peer,
-    profile::{Cost, Kept, Metadata, PeerId, Plan, Profile, StackKey, Waits},
+    profile::{Cost, Metadata, PeerId, Plan, Profile, StackKey, Waits},
     quality::Quality,
+    sieve::Sieve,
     stack::StackTable,
     sums::{PhaseSums, Sample, Sums, Totals},
     wait::{Mode, Outcome, Role, Wait},
@@ -25,8 +28,6 @@ const GOROUTINES: usize = 2048;
 const FDS: usize = 1024;
 /// Open waits that are listed.
 const OPEN: usize = 256;
-/// Stacks that are told apart for each goroutine and fd.
-const STACKS_OF_ONE: usize = 8;
 
 /// What the waits of a cell have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -173,7 +174,7 @@ impl Peers {
     const OTHER: PeerId = PeerId(0);
 
     fn new() -> Self {
-        Self { list: vec![Peer::Other], ids: HashMap::new() }
+        Self { list: vec![Peer::Other], ids: HashMap::default() }
     }
 
     fn id(&mut self, peer: Peer) -> PeerId {
@@ -204,8 +205,8 @@ struct Class {
 impl Class {
     fn new() -> Self {
         Self {
-            totals: Totals::default(),
-            cells: HashMap::new(),
+            totals: Totals::of_many(),
+            cells: HashMap::default(),
             goroutines: Sieve::new(GOROUTINES),
             fds: Sieve::new(FDS),
             open: Vec::new(),
@@ -244,10 +245,13 @@ impl Class {
             outcome: sample.wait.outcome,
             throughout: sample.wait.throughout(),
         };
+        if let Some(sums) = self.cells.get_mut(&exact) {
+            return sums.add(sample);
+        }
         let without_stack = Cell { stack: StackKey::Other, ..exact };
         let coarsest = Cell { peer: Peers::OTHER, ..without_stack };
         let room = self.cells.len();
-        let cell = if room < CELLS || self.cells.contains_key(&exact) {
+        let cell = if room < CELLS {
             exact
         } else if room < 2 * CELLS || self.cells.contains_key(&without_stack) {
             without_stack
@@ -276,80 +280,12 @@ impl Class {
     }
 }
 
-/// A table that keeps the entries with the biggest totals.
-#[derive(Debug)]
-struct Sieve<Key> {
-    keep: usize,
-    entries: HashMap<Key, Tracked>,
-    other: Option<Tracked>,
-}
-
-impl<Key: Copy + Eq + Hash + Ord> Sieve<Key> {
-    fn new(keep: usize) -> Self {
-        Self { keep, entries: HashMap::new(), other: None }
-    }
-
-    fn add(&mut self, key: Key, sample: &Sample<'_>) {
-        let tracked = self.entries.entry(key).or_default();
-        tracked.sums.add(sample);
-        tracked.add_phases(sample.stack, &sample.phase_sums);
-        if self.entries.len() >= 2 * self.keep {
-            self.sift();
-        }
-    }
-
-    /// Sums up all but the biggest entries.
-    fn sift(&mut self) {
-        let rank = |key: &Key, tracked: &Tracked| (Reverse(tracked.sums.total_ns()), *key);
-        let mut ranks: Vec<_> = self.entries.iter().map(|(key, tracked)| rank(key, tracked)).collect();
-        if ranks.len() <= self.keep {
-            return;
-        }
-        let (_, first_out, _) = ranks.select_nth_unstable(self.keep);
-        let first_out = *first_out;
-        self.entries.retain(|key, tracked| {
-            let keep = rank(key, tracked) < first_out;
-            if !keep {
-                self.other.get_or_insert_default().merge(tracked);
-            }
-            keep
-        });
-    }
-
-    fn finish(mut self) -> Kept<Key> {
-        self.sift();
-        let mut entries: Vec<_> = self.entries.into_iter().collect();
-        entries.sort_unstable_by_key(|(key, tracked)| (Reverse(tracked.sums.total_ns()), *key));
-        Kept { entries, other: self.other }
-    }
-}
-
-impl Tracked {
-    fn add_phases(&mut self, stack: StackKey, phases: &PhaseSums) {
-        let known = self.stacks.iter().position(|(known, _)| *known == stack);
-        let stack = match known {
-            None if self.stacks.len() >= STACKS_OF_ONE => StackKey::Other,
-            _ => stack,
-        };
-        match self.stacks.iter_mut().find(|(known, _)| *known == stack) {
-            Some((_, sums)) => sums.merge(phases),
-            None => self.stacks.push((stack, *phases)),
-        }
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.sums.merge(&other.sums);
-        for (stack, phases) in &other.stacks {
-            self.add_phases(*stack, phases);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::{
         group::{Dimension, GroupKey},
+        sieve::STACKS_OF_ONE,
         testing::{stack, tcp, wait},
         wait::{Direction, Phase},
     };
@@ -402,8 +338,8 @@ mod tests {
         assert_eq!(builder.peers.list.len(), PEERS);
         for class in [&builder.active, &builder.idle] {
             assert!(class.cells.len() <= 2 * CELLS + 100, "{} cells", class.cells.len());
-            assert!(class.goroutines.entries.len() < 2 * GOROUTINES);
-            assert!(class.fds.entries.len() < 2 * FDS);
+            assert!(class.goroutines.len() < 2 * GOROUTINES);
+            assert!(class.fds.len() < 2 * FDS);
         }
         let profile = finish(builder);
         assert_adds_up(&profile, count);
@@ -430,11 +366,10 @@ mod tests {
             let id = builder.stacks_mut().intern(stack(&[&format!("main.f main.go:{line}")]));
             builder.add(&Wait { stack: Some(id), ..wait(0, 10) });
         }
-        assert_eq!(
-            builder.active.goroutines.entries.values().next().unwrap().stacks.len(),
-            STACKS_OF_ONE + 1
-        );
-        assert_adds_up(&finish(builder), 100);
+        let profile = finish(builder);
+        let (_, goroutine) = profile.active.goroutines.entries.first().unwrap();
+        assert_eq!(goroutine.stacks.len(), STACKS_OF_ONE + 1);
+        assert_adds_up(&profile, 100);
     }
 
     #[test]

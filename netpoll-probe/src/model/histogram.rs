@@ -3,7 +3,8 @@
 //!
 //! Only buckets that were hit are kept, eight bytes each: waits between 1 µs and 10 s need 744 of them at most
 //! (6 KB), all of `u64` 1,920. A profile keeps thousands of these, hence not `hdrhistogram`, whose counts are a dense
-//! array (for this range and error 12 KB from the first value on).
+//! array (for this range and error 12 KB from the first value on). The few that every wait goes into are dense all the
+//! same ([`Histogram::dense`]): there a value is one addition.
 
 /// log2 of the buckets in an octave.
 const SUB_BITS: u32 = 5;
@@ -14,16 +15,43 @@ const SUB: u64 = 1 << SUB_BITS;
 const COUNT_BITS: u32 = 53;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
 
+/// Buckets of all of `u64`.
+const BUCKETS: usize = 1920;
+
 /// A histogram of nanoseconds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Histogram {
-    /// Index and count of each bucket that was hit, by rising index.
-    entries: Vec<u64>,
+    counts: Counts,
     count: u64,
     sum_ns: u64,
     min_ns: u64,
     max_ns: u64,
 }
+
+/// How many values fell into each bucket.
+#[derive(Clone, Debug)]
+enum Counts {
+    /// Index and count of each bucket that was hit, by rising index.
+    Hit(Vec<u64>),
+    /// The count of each bucket.
+    All(Box<[u64; BUCKETS]>),
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self::Hit(Vec::new())
+    }
+}
+
+/// Equal when they hold the same values, however they keep them.
+impl PartialEq for Histogram {
+    fn eq(&self, other: &Self) -> bool {
+        let range = |it: &Self| (it.count, it.sum_ns, it.min_ns, it.max_ns);
+        range(self) == range(other) && self.hits().eq(other.hits())
+    }
+}
+
+impl Eq for Histogram {}
 
 /// One bucket that was hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +65,21 @@ pub struct Bucket {
 }
 
 impl Histogram {
+    /// An empty one for many values: it takes 15 KB, and adding is quick.
+    #[must_use]
+    pub fn dense() -> Self {
+        Self { counts: Counts::All(Box::new([0; BUCKETS])), ..Self::default() }
+    }
+
+    /// Takes all values out, and keeps the memory for the next ones.
+    pub fn clear(&mut self) {
+        match &mut self.counts {
+            Counts::Hit(entries) => entries.clear(),
+            Counts::All(counts) => counts.fill(0),
+        }
+        (self.count, self.sum_ns, self.min_ns, self.max_ns) = (0, 0, 0, 0);
+    }
+
     /// Adds one value.
     pub fn record(&mut self, ns: u64) {
         self.add_range(ns, ns, 1, ns);
@@ -49,8 +92,8 @@ impl Histogram {
             return;
         }
         self.add_range(other.min_ns, other.max_ns, other.count, other.sum_ns);
-        for entry in &other.entries {
-            self.add_to_bucket(entry >> COUNT_BITS, entry & COUNT_MAX);
+        for (index, count) in other.hits() {
+            self.add_to_bucket(index, count);
         }
     }
 
@@ -102,10 +145,20 @@ impl Histogram {
 
     /// The buckets that were hit, smallest values first.
     pub fn buckets(&self) -> impl Iterator<Item = Bucket> + '_ {
-        self.entries.iter().map(|entry| {
-            let (lower_ns, upper_ns) = bounds_of(entry >> COUNT_BITS);
-            Bucket { lower_ns, upper_ns, count: entry & COUNT_MAX }
+        self.hits().map(|(index, count)| {
+            let (lower_ns, upper_ns) = bounds_of(index);
+            Bucket { lower_ns, upper_ns, count }
         })
+    }
+
+    /// Index and count of each bucket that was hit, by rising index.
+    fn hits(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let (entries, counts): (&[u64], &[u64]) = match &self.counts {
+            Counts::Hit(entries) => (entries, &[]),
+            Counts::All(counts) => (&[], counts.as_slice()),
+        };
+        let hit = entries.iter().map(|entry| (entry >> COUNT_BITS, entry & COUNT_MAX));
+        hit.chain((0..).zip(counts.iter().copied()).filter(|(_, count)| *count > 0))
     }
 
     fn add_range(&mut self, min_ns: u64, max_ns: u64, count: u64, sum_ns: u64) {
@@ -116,13 +169,23 @@ impl Histogram {
     }
 
     fn add_to_bucket(&mut self, index: u64, count: u64) {
-        let at = self.entries.partition_point(|entry| entry >> COUNT_BITS < index);
-        match self.entries.get_mut(at) {
+        let entries = match &mut self.counts {
+            Counts::Hit(entries) => entries,
+            Counts::All(counts) => {
+                let bucket = usize::try_from(index).ok().and_then(|index| counts.get_mut(index));
+                if let Some(bucket) = bucket {
+                    *bucket = bucket.saturating_add(count).min(COUNT_MAX);
+                }
+                return;
+            }
+        };
+        let at = entries.partition_point(|entry| entry >> COUNT_BITS < index);
+        match entries.get_mut(at) {
             Some(entry) if *entry >> COUNT_BITS == index => {
                 let sum = (*entry & COUNT_MAX).saturating_add(count).min(COUNT_MAX);
                 *entry = (index << COUNT_BITS) | sum;
             }
-            _ => self.entries.insert(at, (index << COUNT_BITS) | count.min(COUNT_MAX)),
+            _ => entries.insert(at, (index << COUNT_BITS) | count.min(COUNT_MAX)),
         }
     }
 }
@@ -194,7 +257,7 @@ mod tests {
             histogram.record(ns);
             ns += (ns / 200).max(1);
         }
-        assert_eq!(histogram.entries.len(), 744);
+        assert_eq!(histogram.buckets().count(), 744);
     }
 
     proptest! {
@@ -215,6 +278,19 @@ mod tests {
             let mut merged = of(&a);
             merged.merge(&of(&b));
             prop_assert_eq!(merged, of(&[a, b].concat()));
+        }
+
+        #[test]
+        fn dense_ones_hold_the_same(a in prop::collection::vec(any_ns(), 0..200), b in prop::collection::vec(any_ns(), 0..200)) {
+            let mut dense = Histogram::dense();
+            a.iter().for_each(|ns| dense.record(*ns));
+            prop_assert_eq!(&dense, &of(&a));
+            dense.merge(&of(&b));
+            let all = of(&[a, b].concat());
+            prop_assert_eq!(&dense, &all);
+            prop_assert_eq!(dense.quantile_ns(990), all.quantile_ns(990));
+            dense.clear();
+            prop_assert_eq!(dense, Histogram::default());
         }
 
         #[test]

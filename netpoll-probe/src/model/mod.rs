@@ -14,6 +14,7 @@ pub mod inspection;
 pub mod peer;
 pub mod profile;
 pub mod quality;
+mod sieve;
 pub mod stack;
 pub mod sums;
 #[cfg(test)]

@@ -152,7 +152,8 @@ pub struct Waits {
 /// The biggest entries of a table that would grow without bound.
 #[derive(Clone, Debug)]
 pub struct Kept<Key> {
-    /// The entries that were kept, biggest total first. One that was dropped and came back lacks what it had before.
+    /// The entries that were kept, biggest total first. One that came, or came back, when others had been left out may lack
+    /// what it had before.
     pub entries: Vec<(Key, Tracked)>,
     /// The sum of those that were not; `None`: all were kept.
     pub other: Option<Tracked>,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{bypass::Bypass, stack::Stack};
+use super::bypass::Bypass;
 
 /// Counts over one recording. Anything but zero in `lost` or `unmatched` is printed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -36,11 +36,11 @@ pub struct Quality {
 }
 
 impl Quality {
-    /// Counts how far the stack of a wait is known.
-    pub fn count_stack(&mut self, stack: Option<&Stack>) {
-        match stack {
+    /// Counts how far the stack of a wait is known: whether it was cut short; `None`: not at all.
+    pub fn count_stack(&mut self, truncated: Option<bool>) {
+        match truncated {
             None => self.stack_unknown += 1,
-            Some(stack) => self.stack_truncated += u64::from(stack.truncated),
+            Some(truncated) => self.stack_truncated += u64::from(truncated),
         }
     }
 
@@ -91,10 +91,8 @@ mod tests {
     #[test]
     fn parts_add_up() {
         let mut quality = Quality::default();
-        let whole = Stack { frames: Vec::new(), truncated: false };
-        let cut_short = Stack { truncated: true, ..whole.clone() };
-        for stack in [Some(&whole), Some(&cut_short), Some(&cut_short), None] {
-            quality.count_stack(stack);
+        for truncated in [Some(false), Some(true), Some(true), None] {
+            quality.count_stack(truncated);
         }
         assert_eq!((quality.stack_unknown, quality.stack_truncated), (1, 2));
 

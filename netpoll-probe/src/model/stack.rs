@@ -1,7 +1,8 @@
 //! User stacks: interned, leaf first, inlined frames expanded.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
+use foldhash::HashMap;
 use serde::Serialize;
 
 /// A stack in a [`StackTable`].

@@ -121,6 +121,18 @@ pub struct Sums {
 }
 
 impl Sums {
+    /// Empty ones, for many waits.
+    pub(super) fn of_many() -> Self {
+        Self { duration: Histogram::dense(), ..Self::default() }
+    }
+
+    /// Takes all waits out, and keeps the memory for the next ones.
+    pub(super) fn clear(&mut self) {
+        let mut duration = std::mem::take(&mut self.duration);
+        duration.clear();
+        *self = Self { duration, ..Self::default() };
+    }
+
     /// How many waits.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -189,6 +201,11 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// Empty ones, for every wait of a recording.
+    pub(super) fn of_many() -> Self {
+        Self { sums: Sums::of_many(), after_ready: Histogram::dense(), ..Self::default() }
+    }
+
     pub(super) fn add(&mut self, sample: &Sample<'_>) {
         let Sample { wait, phases, .. } = sample;
         self.sums.add(sample);
@@ -196,7 +213,7 @@ impl Totals {
         let lengths = [phases.peer_ns, phases.pickup_ns, phases.queue_ns, unknown_ns];
         for (phase, ns) in Phase::ALL.into_iter().zip(lengths) {
             if let Some(ns) = ns {
-                self.phases.entry(phase).or_default().record(ns);
+                self.phases.entry(phase).or_insert_with(Histogram::dense).record(ns);
             }
         }
         if let (Some(pickup_ns), Some(queue_ns)) = (phases.pickup_ns, phases.queue_ns) {

@@ -1,7 +1,9 @@
 //! Addresses of a running Go program → frames, cached: a program has few stacks, and each is named once.
 #![forbid(unsafe_code)]
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::{
     gobin::{GoBinary, NoSymbol},
@@ -33,8 +35,14 @@ pub struct Symbolizer {
     binary: Arc<GoBinary>,
     /// By address as linked, so that processes share them.
     frames: HashMap<u64, Arc<[Named]>>,
-    stacks: HashMap<u64, StackId>,
+    /// By hash and load bias.
+    stacks: HashMap<(u64, u64), StackId>,
     names: HashMap<String, Arc<str>>,
+}
+
+/// Addresses of a stack, leaf first: the first one is where the goroutine is, the others where it will return to.
+pub fn leaf_first(pcs: &[u64]) -> impl Iterator<Item = (u64, bool)> {
+    pcs.iter().enumerate().map(|(depth, pc)| (*pc, depth == 0))
 }
 
 /// Packages whose functions make system calls, and no others below them on a stack (Go 1.26 has a package for each system in the first).
@@ -61,22 +69,21 @@ impl Symbolizer {
     /// For processes that run `binary`.
     #[must_use]
     pub fn new(binary: Arc<GoBinary>) -> Self {
-        Self { binary, frames: HashMap::new(), stacks: HashMap::new(), names: HashMap::new() }
+        Self { binary, frames: HashMap::default(), stacks: HashMap::default(), names: HashMap::default() }
     }
 
     /// The stack that a hash names, put into `table`; `pcs` are its addresses, leaf first: the first one where the
     /// goroutine is, the others where it will return to. `bias` is what is added to an address of the file to give one of
-    /// the process. A hash is of one process only.
+    /// the process: processes that were loaded alike share their stacks too.
     pub fn stack(&mut self, hash: u64, bias: u64, pcs: &[u64], table: &mut StackTable) -> StackId {
-        if let Some(id) = self.stacks.get(&hash) {
+        if let Some(id) = self.stacks.get(&(hash, bias)) {
             return *id;
         }
-        let frames = pcs.iter().enumerate().map(|(depth, pc)| (*pc, depth == 0));
-        let id = self.walked(bias, frames, table);
+        let id = self.walked(bias, leaf_first(pcs), table);
         if self.stacks.len() >= KEPT {
             self.stacks.clear();
         }
-        self.stacks.insert(hash, id);
+        self.stacks.insert((hash, bias), id);
         id
     }
 
@@ -90,11 +97,6 @@ impl Symbolizer {
     ) -> StackId {
         let stack = self.walk(bias, pcs);
         table.intern(stack)
-    }
-
-    /// Forgets which stacks the hashes named: a process runs another program.
-    pub fn forget_hashes(&mut self) {
-        self.stacks.clear();
     }
 
     fn walk(&mut self, bias: u64, pcs: impl IntoIterator<Item = (u64, bool)>) -> Stack {
