@@ -82,6 +82,10 @@ pub struct Config {
     pub inode_mode: u32,
     /// `inode.i_ino`
     pub inode_number: u32,
+    /// `socket.flags`
+    pub socket_flags: u32,
+    /// `sock.sk_socket`
+    pub sock_socket: u32,
     /// `socket.sk`
     pub socket_sk: u32,
     /// `sock.sk_type`

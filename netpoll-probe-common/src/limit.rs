@@ -3,7 +3,7 @@
 /// Frames of a user stack that are kept. The kernel walks at most `kernel.perf_event_max_stack` (127) of them.
 pub const STACK_FRAMES: usize = 127;
 
-/// Bytes of a stack that are copied to walk it there, from the frame pointer on. Of the waits of the demo's shop, HTTP handlers that
+/// Bytes of a stack that are copied at most to walk it there, from the frame pointer on. Of the waits of the demo's shop, HTTP handlers that
 /// call a database, 99.6 % are no further from the stack's end.
 pub const STACK_COPY_BYTES: usize = 4096;
 

@@ -1,25 +1,20 @@
 //! What the maps hold between the start of a wait and its end.
 
-/// The key of a pollDesc in the map `SLOTS`: its address, and above it which of the targets it is in. User addresses have 47
-/// bits (`Documentation/arch/x86/x86_64/mm.rst`; Go asks for no more where there are five page table levels).
+/// The key of something of a target: an address in its memory, or an fd, and above it which of the targets it is in. User addresses have
+/// 47 bits (`Documentation/arch/x86/x86_64/mm.rst`; Go asks for no more where there are five page table levels).
 #[must_use]
-pub const fn slot_key(poll_desc: u64, target: u32) -> u64 {
-    poll_desc & ((1 << 48) - 1) | (target as u64) << 48
+pub const fn slot_key(of: u64, target: u32) -> u64 {
+    of & ((1 << 48) - 1) | (target as u64) << 48
 }
 
-/// The address of the pollDesc, and which target it is in, of a [`slot_key`].
+/// The address or fd, and which target it is in, of a [`slot_key`].
 #[must_use]
 pub const fn of_slot_key(key: u64) -> (u64, u32) {
     (key & ((1 << 48) - 1), (key >> 48) as u32)
 }
 
-/// The key of an fd in the map `FDS`: its number, and above it which of the targets has it.
-#[must_use]
-pub const fn fd_key(fd: u32, target: u32) -> u64 {
-    fd as u64 | (target as u64) << 32
-}
-
-/// The state of one pollDesc, the value of the map `SLOTS` (key: [`slot_key`]). Entries stay: a pollDesc is
+/// The state of one pollDesc, the value of the map `SLOTS`. Its key ([`slot_key`]) is the address of the pollDesc, or its fd where system
+/// calls show the waits. Entries stay: a pollDesc is
 /// reused and never freed, and an insert and a delete for every wait would cost more than the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
@@ -32,6 +27,8 @@ pub struct PollDescSlot {
     pub read: WaitSlot,
     /// The wait of a writer.
     pub write: WaitSlot,
+    /// The pollDesc's address.
+    pub pd: u64,
     /// The file behind the fd.
     pub file: FileFacts,
 }

@@ -25,15 +25,10 @@ pub static RING: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 #[map]
 pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(TARGET_COUNT, BPF_F_NO_PREALLOC);
 
-/// pollDesc ([`slot_key`](netpoll_probe_common::slot::slot_key)) → its state. Written at the start of a wait, by the stamps and polls, and by user space for
+/// pollDesc, or fd where system calls show the waits ([`slot_key`](netpoll_probe_common::slot::slot_key)) → its state. Written at the start of a wait, by the stamps and polls, and by user space for
 /// waits that it found open at attach. When it is full a wait is lost and counted.
 #[map]
 pub static SLOTS: HashMap<u64, PollDescSlot> = HashMap::with_max_entries(SLOT_COUNT, BPF_F_NO_PREALLOC);
-
-/// fd ([`fd_key`](netpoll_probe_common::slot::fd_key)) → key in [`SLOTS`] of the pollDesc that it had when a wait on it was last seen.
-/// Written where waits are seen by system calls, and by user space at attach.
-#[map]
-pub static FDS: HashMap<u64, u64> = HashMap::with_max_entries(SLOT_COUNT, BPF_F_NO_PREALLOC);
 
 /// `runtime.g` ([`slot_key`](netpoll_probe_common::slot::slot_key)) → the fd that it is connecting, until that is registered.
 #[map]

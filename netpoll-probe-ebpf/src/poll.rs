@@ -16,9 +16,10 @@ use netpoll_probe_common::{
 use crate::{
     config::config,
     emit, file, maps, now,
-    polldesc::{self, READ, WRITE},
+    polldesc::{PollDesc, READ, WRITE},
     read,
     regs::{self, Syscall},
+    syscall,
     target::{self, Target},
     wait,
 };
@@ -178,21 +179,20 @@ unsafe extern "C" fn each_event(index: u64, poll: *mut c_void) -> i64 {
         let data = event.byte_add(config!(epoll_event_data) as usize);
         (event.read(), data.read(), data.add(1).read())
     };
-    let (pd, tag) = decode(u64::from(low) | u64::from(high) << 32);
-    let (reads, writes) = (events & READ_EVENTS != 0, events & WRITE_EVENTS != 0);
-    let Some(slot) = maps::SLOTS.get_ptr_mut(&slot_key(pd, poll.target)) else {
-        if config!(follow_syscalls) == 1 {
-            count_unseen(pd, reads, READ);
-            count_unseen(pd, writes, WRITE);
-        }
+    let data = u64::from(low) | u64::from(high) << 32;
+    if is_plain(data) {
         return 0;
+    }
+    let (pd, tag) = decode(data);
+    let (reads, writes) = (events & READ_EVENTS != 0, events & WRITE_EVENTS != 0);
+    let slot = if config!(follow_syscalls) == 1 {
+        who_waits(pd, tag, (reads, writes), poll)
+    } else {
+        maps::SLOTS.get_ptr_mut(&slot_key(pd, poll.target))
     };
+    let Some(slot) = slot else { return 0 };
     // SAFETY: a map value; see wait::begin for who else writes it.
     let slot = unsafe { &mut *slot };
-    if config!(follow_syscalls) == 1 {
-        look_who_waits(&mut slot.read, pd, reads, tag, READ, poll.now_ns);
-        look_who_waits(&mut slot.write, pd, writes, tag, WRITE, poll.now_ns);
-    }
     let mut known = collect(&mut slot.read, reads, tag, poll);
     known |= collect(&mut slot.write, writes, tag, poll);
     if known {
@@ -201,31 +201,54 @@ unsafe extern "C" fn each_event(index: u64, poll: *mut c_void) -> i64 {
     0
 }
 
-/// The runtime has not handled the event yet, so whoever waits for it stands in the pollDesc. A goroutine that was told EAGAIN and does not
-/// stand there will not wait, unless it is on its way: then it parks if it gets there before the runtime handles the event.
+/// The runtime has not handled the event yet, so whoever waits for it stands in the pollDesc. Returns the slot of those that are known.
 #[inline(always)]
-fn look_who_waits(wait: &mut WaitSlot, pd: u64, hit: bool, tag: u32, mode: u64, now_ns: u64) {
-    if !hit || (wait.start_ns != 0 && (wait.tag != tag || wait.poll_ns != 0)) {
-        return;
+fn who_waits(pd: u64, tag: u32, (reads, writes): (bool, bool), poll: &Poll) -> Option<*mut PollDescSlot> {
+    let Some(desc) = PollDesc::read(pd) else {
+        emit::count(Counter::ReadTarget);
+        return None;
+    };
+    let slot = maps::SLOTS.get_ptr_mut(&slot_key(desc.fd as u64, poll.target));
+    // SAFETY: a map value; see wait::begin for who else writes it.
+    let known = slot.map(|slot| unsafe { &mut *slot }).filter(|slot| slot.pd == pd && desc.tag == tag);
+    let Some(known) = known else {
+        let waits = desc.tag == tag && (reads && desc.is_waited_on(READ) || writes && desc.is_waited_on(WRITE));
+        // What the runtime wakes its poller with is no pollDesc, and the kernel has it by another fd.
+        if waits && syscall::find(desc.fd, poll.target) == Some(pd) {
+            emit::count(Counter::StartUnseen);
+        }
+        return None;
+    };
+    if reads {
+        look(&mut known.read, desc.is_waited_on(READ), tag, poll.now_ns);
     }
-    match polldesc::is_waited_on(pd, mode) {
-        Some(true) if wait.start_ns == 0 => emit::count(Counter::StartUnseen),
-        Some(true) => wait.flags &= !flag::RAN_THEN,
-        Some(false) if wait.start_ns == 0 => {}
-        Some(false) if now_ns > wait.start_ns + ON_ITS_WAY_NS || !wait::ran_then(wait) => {
+    if writes {
+        look(&mut known.write, desc.is_waited_on(WRITE), tag, poll.now_ns);
+    }
+    slot
+}
+
+/// A goroutine that was told EAGAIN and does not stand in the pollDesc will not wait, unless it is on its way: then it parks if it gets
+/// there before the runtime handles the event.
+#[inline(always)]
+fn look(wait: &mut WaitSlot, waits: bool, tag: u32, now_ns: u64) {
+    if wait.start_ns == 0 || wait.tag != tag {
+        if waits {
+            emit::count(Counter::StartUnseen);
+        }
+    } else if wait.poll_ns == 0 {
+        if waits {
+            wait.flags &= !flag::RAN_THEN;
+        } else if now_ns > wait.start_ns + ON_ITS_WAY_NS || !wait::ran_then(wait) {
             wait::set_start(wait, 0);
         }
-        Some(false) => {}
-        None => emit::count(Counter::ReadTarget),
     }
 }
 
-/// Counts a wait that ends with this event and has no slot.
+/// Where pollDescs are tagged, the data word of the runtime's own eventfd is not: the address of a global (`netpollEventFd`).
 #[inline(always)]
-fn count_unseen(pd: u64, hit: bool, mode: u64) {
-    if hit && polldesc::is_waited_on(pd, mode) == Some(true) {
-        emit::count(Counter::StartUnseen);
-    }
+fn is_plain(data: u64) -> bool {
+    config!(tag_bits) != 0 && data < 1 << 47
 }
 
 /// The pollDesc and tag in an epoll event's data word (`runtime/tagptr_64bit.go`, `taggedPointer`; before Go 1.21 the

@@ -25,8 +25,10 @@ pub struct PollDesc {
     pub tag: u32,
     /// Bits of `pollInfo`.
     info: u32,
-    /// Who waits: nobody, `pdReady`, `pdWait`, or a `runtime.g`.
-    semaphore: u64,
+    /// Who waits to read: nobody, `pdReady`, `pdWait`, or a `runtime.g`.
+    rg: u64,
+    /// To write.
+    wg: u64,
 }
 
 /// How a wait ended that `netpollblock` did not end as ready.
@@ -42,25 +44,36 @@ pub enum Broken {
 }
 
 impl PollDesc {
-    /// Reads it at `address`, for one direction.
+    /// Reads it at `address`.
     #[inline(always)]
-    pub fn read(address: u64, mode: u64) -> Option<Self> {
+    pub fn read(address: u64) -> Option<Self> {
         let block: [u64; POLL_DESC_BYTES / 8] = read::user(address)?;
         let tag = if config!(pd_has_fdseq) == 1 {
             (word(&block, config!(pd_fdseq)) & ((1 << config!(tag_bits)) - 1)) as u32
         } else {
             0
         };
-        let semaphore = word(&block, if mode == READ { config!(pd_rg) } else { config!(pd_wg) });
+        let (rg, wg) = (word(&block, config!(pd_rg)), word(&block, config!(pd_wg)));
         // `atomicInfo` is the lower half of its word on these machines.
         let info = word(&block, config!(pd_atomic_info)) as u32;
-        Some(Self { fd: word(&block, config!(pd_fd)) as i32, tag, info, semaphore })
+        Some(Self { fd: word(&block, config!(pd_fd)) as i32, tag, info, rg, wg })
     }
 
-    /// An event was collected before anybody waited: `netpollblock` will return at once.
+    /// An event was collected that nobody has waited for: `netpollblock` will return at once.
     #[inline(always)]
-    pub fn is_ready(&self) -> bool {
-        self.semaphore == READY
+    pub fn is_ready(&self, mode: u64) -> bool {
+        self.semaphore(mode) == READY
+    }
+
+    /// A goroutine is parked, or about to be: an event that is collected now ends its wait.
+    #[inline(always)]
+    pub fn is_waited_on(&self, mode: u64) -> bool {
+        self.semaphore(mode) > READY
+    }
+
+    #[inline(always)]
+    fn semaphore(&self, mode: u64) -> u64 {
+        if mode == READ { self.rg } else { self.wg }
     }
 
     /// The fd was closed, or is being closed.
@@ -89,24 +102,6 @@ impl PollDesc {
             Broken::Rearmed
         }
     }
-}
-
-/// Whether an event stands in the pollDesc at `address` that nobody has waited for.
-#[inline(always)]
-pub fn is_ready(address: u64, mode: u64) -> bool {
-    semaphore(address, mode) == Some(READY)
-}
-
-/// Whether a goroutine is parked on the pollDesc at `address`, or about to be: an event that is collected now ends its wait. `None`: it
-/// could not be read.
-#[inline(always)]
-pub fn is_waited_on(address: u64, mode: u64) -> Option<bool> {
-    Some(semaphore(address, mode)? > READY)
-}
-
-#[inline(always)]
-fn semaphore(address: u64, mode: u64) -> Option<u64> {
-    read::user(address + if mode == READ { config!(pd_rg) } else { config!(pd_wg) })
 }
 
 /// The word at `offset`, which user space has checked to lie inside.

@@ -25,10 +25,10 @@ const TCP_ESTABLISHED: i32 = 1;
 const TCP_CLOSE: i32 = 7;
 const TCP_CLOSE_WAIT: i32 = 8;
 
-/// `ep_poll_callback`: `wait` is the `wait` of an `eppoll_entry`, whose `base` is the item; `key` are the poll flags, 0
+/// `ep_poll_callback`: `wait` is the `wait` of an `eppoll_entry`, whose `base` is the item; `flags` are the poll flags (its argument `key`), 0
 /// for a wake-up that names none, which may be anything (connect done, FIN, reset, the other end of a pipe closed).
 #[inline(always)]
-pub fn callback(wait: u64, key: u64) {
+pub fn callback(wait: u64, flags: u64) {
     let entry = wait - config!(eppoll_entry_wait);
     let Some(item) = read::kernel::<u64>(entry + config!(eppoll_entry_base)) else {
         emit::count(Counter::ReadEpollItem);
@@ -42,10 +42,22 @@ pub fn callback(wait: u64, key: u64) {
         return;
     };
     let (pd, tag) = poll::decode(data);
-    let Some(slot) = maps::SLOTS.get_ptr_mut(&slot_key(pd, target)) else { return };
+    let key = if config!(follow_syscalls) == 1 {
+        let Some(fd) = read::kernel::<i32>(item + config!(epitem_fd)) else {
+            emit::count(Counter::ReadEpollItem);
+            return;
+        };
+        slot_key(fd as u64, target)
+    } else {
+        slot_key(pd, target)
+    };
+    let Some(slot) = maps::SLOTS.get_ptr_mut(&key) else { return };
     // SAFETY: a map value; see wait::begin for who else writes it.
     let slot = unsafe { &mut *slot };
-    let events = key as u32;
+    if slot.pd != pd {
+        return;
+    }
+    let events = flags as u32;
     if slot.read.tag == tag && (events == 0 || events & READ_EVENTS != 0) {
         stamp(&mut slot.read, source::CALLBACK);
     }
@@ -89,12 +101,28 @@ pub fn reset(sk: *const c_void) {
 /// A segment arrives at an established socket. The last one before the poll made it writable, or came soon after.
 #[inline(always)]
 pub fn segment(sk: *const c_void) {
+    if !lacks_space(sk) {
+        return;
+    }
     let Some(slot) = slot_of(sk) else { return };
     let wait = &mut slot.write;
     if wait.kernel_ready_source == source::WRITE_ESTIMATE && wait.start_ns != 0 && wait.poll_ns == 0 {
         wait.kernel_ready_ns = 0;
     }
     stamp(wait, source::WRITE_ESTIMATE);
+}
+
+/// Whether somebody was told that the socket takes no more, and it still does not: `SOCK_NOSPACE` is set then (`tcp_sendmsg_locked`), and
+/// cleared when it does (`sk_stream_write_space`).
+#[inline(always)]
+fn lacks_space(sk: *const c_void) -> bool {
+    /// `include/linux/net.h`
+    const SOCK_NOSPACE: u64 = 1 << 2;
+    // SAFETY: a BTF pointer; a load through it, or through one that is found there, cannot fault.
+    unsafe {
+        let socket = sk.cast::<u8>().add(config!(sock_socket) as usize).cast::<*const u8>().read();
+        !socket.is_null() && socket.add(config!(socket_flags) as usize).cast::<u64>().read() & SOCK_NOSPACE != 0
+    }
 }
 
 /// A thread is woken. Of interest: one of the target that sleeps in `epoll_pwait`.

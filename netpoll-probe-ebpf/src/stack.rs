@@ -3,12 +3,12 @@
 //! A goroutine's stack is short and lies in one piece, so most are walked in one copy of their beginning. The kernel walks those that go
 //! on beyond it, which takes 2 µs more for a dozen frames (`wait_end`, Linux 6.18: 3.7 µs a run against 1.5).
 
-use core::{ffi::c_void, hint::black_box};
+use core::{ffi::c_void, hint::black_box, mem::offset_of};
 
 use aya_ebpf::{
     EbpfContext as _,
     bindings::BPF_F_USER_STACK,
-    helpers::generated::{bpf_get_stack, bpf_probe_read_kernel, bpf_probe_read_user},
+    helpers::generated::{bpf_get_stack, bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user},
     programs::ProbeContext,
 };
 use netpoll_probe_common::{
@@ -18,20 +18,26 @@ use netpoll_probe_common::{
 };
 
 use crate::{
-    emit, maps,
+    emit, maps, read,
     regs::{self, Syscall},
     scratch::{self, Scratch},
     target::Target,
 };
 
+/// Room for [`STACK_FRAMES`]: a power of two, so that a masked index is inside it for the verifier to see.
+const STACK_ROOM: usize = (STACK_FRAMES + 1).next_power_of_two();
+
 /// A stack while it is walked and hashed.
 #[repr(C)]
 pub struct Walked {
     /// Leaf first.
-    pcs: [u64; STACK_FRAMES],
+    pcs: [u64; STACK_ROOM],
     /// What lies at the frame pointer.
     copy: [u64; STACK_COPY_BYTES / 8],
 }
+
+/// `runtime.g.stack.hi` (`runtime/runtime2.go`: `stack` is the first field of `g`, in every version).
+const G_STACK_HI: u64 = 8;
 
 /// What a frame pointer points to: the caller's frame pointer, and the address to return to.
 const FRAME_BYTES: u64 = 16;
@@ -40,6 +46,8 @@ const FRAME_BYTES: u64 = 16;
 struct Leaf {
     /// The program's context, for the kernel's own walk.
     context: *mut c_void,
+    /// The `runtime.g` whose stack it is.
+    g: u64,
     pc: u64,
     /// What is copied begins here.
     base: u64,
@@ -51,25 +59,33 @@ struct Leaf {
 pub fn hash_of_uprobe(ctx: &ProbeContext, target: Target) -> u64 {
     let frame_pointer = regs::frame_pointer(ctx);
     let leaf =
-        Leaf { context: ctx.as_ptr(), pc: regs::instruction_pointer(ctx), base: frame_pointer, frame_pointer };
-    hash(&leaf, |_| None, target)
+        Leaf {
+            context: ctx.as_ptr(),
+            g: regs::g(ctx),
+            pc: regs::instruction_pointer(ctx),
+            base: frame_pointer,
+            frame_pointer,
+        };
+    hash(&leaf, |_| None, 0, target)
 }
 
-/// The same at a system call. The function that makes it has no frame, so its caller stands elsewhere.
+/// The same at a system call. The function that makes it has no frame, so its caller stands elsewhere. `last` is one that was handed over
+/// not long ago.
 #[inline(always)]
-pub fn hash_of_syscall(call: &Syscall, target: Target) -> u64 {
+pub fn hash_of_syscall(call: &Syscall, last: u64, target: Target) -> u64 {
     let leaf = Leaf {
         context: call.context(),
+        g: call.g(),
         pc: call.instruction_pointer(),
         base: call.stack_pointer(),
         frame_pointer: call.frame_pointer(),
     };
-    hash(&leaf, |top| Some(call.return_address(top)), target)
+    hash(&leaf, |top| Some(call.return_address(top)), last, target)
 }
 
 /// `caller` gives the second address, if it is not in the first frame, from the first word of the copy.
 #[inline(always)]
-fn hash(leaf: &Leaf, caller: impl Fn(u64) -> Option<u64>, target: Target) -> u64 {
+fn hash(leaf: &Leaf, caller: impl Fn(u64) -> Option<u64>, last: u64, target: Target) -> u64 {
     let Some(scratch) = maps::STACK_SCRATCH.get_ptr_mut(0) else { return 0 };
     let user = Scratch::take(scratch);
     // SAFETY: the scratch is this CPU's, and the program stays on its CPU; who preempts it is noticed below.
@@ -81,7 +97,7 @@ fn hash(leaf: &Leaf, caller: impl Fn(u64) -> Option<u64>, target: Target) -> u64
         return 0;
     };
     // SAFETY: a lookup of a value that nobody reads.
-    if unsafe { maps::STACKS_SEEN.get(&hash) }.is_some() {
+    if hash == last || unsafe { maps::STACKS_SEEN.get(&hash) }.is_some() {
         return if is_whole(scratch, user) { hash } else { 0 };
     }
     let Some(mut entry) = maps::RING.reserve::<StackRecord>(0) else {
@@ -93,7 +109,7 @@ fn hash(leaf: &Leaf, caller: impl Fn(u64) -> Option<u64>, target: Target) -> u64
     unsafe {
         (*record).header = emit::header::<StackRecord>(kind::STACK, target.tgid);
         (*record).hash = hash;
-        (*record).frames = frames as u64;
+        (*record).frames = frames;
         // By the helper: the compiler would copy byte by byte, and the verifier would follow each of them.
         bpf_probe_read_kernel(
             (&raw mut (*record).pcs).cast(),
@@ -119,6 +135,23 @@ fn is_whole(scratch: *mut Scratch<Walked>, user: scratch::User) -> bool {
     whole
 }
 
+/// The way through a copy of a stack.
+struct Walk {
+    /// The next address.
+    pc: u64,
+    frame_pointer: u64,
+    /// Where the copy lies in the process.
+    base: u64,
+    copied_bytes: u64,
+    hash: u64,
+    /// How many addresses came from elsewhere.
+    first: u64,
+    /// How many there are, with those.
+    frames: u64,
+    /// 1: it goes on beyond the copy.
+    beyond: u64,
+}
+
 /// Follows the frame pointers through a copy of the stack's beginning. Returns hash and number of frames; `None`: it goes on beyond the
 /// copy, or cannot be read.
 #[inline(always)]
@@ -127,72 +160,96 @@ fn walk_copy(
     caller: impl Fn(u64) -> Option<u64>,
     walked: *mut Walked,
     target: Target,
-) -> Option<(u64, usize)> {
+) -> Option<(u64, u64)> {
     let base = leaf.base;
-    // SAFETY: the copy has this many bytes; the helper checks the address.
-    let failed = unsafe {
-        bpf_probe_read_user((&raw mut (*walked).copy).cast(), STACK_COPY_BYTES as u32, base as *const _)
-    };
-    if failed != 0 {
+    let copy = walked.cast::<u8>().wrapping_add(offset_of!(Walked, copy));
+    // No more than there is of it: copying costs more than walking.
+    let above: u64 = read::user::<u64>(leaf.g + G_STACK_HI)?.wrapping_sub(base);
+    let copied_bytes = if above > STACK_COPY_BYTES as u64 { STACK_COPY_BYTES as u64 } else { above };
+    // SAFETY: the copy has as many bytes or more; the helper checks the address.
+    if unsafe { bpf_probe_read_user(copy.cast(), copied_bytes as u32, base as *const _) } != 0 {
         return None;
     }
-    let copy = walked.cast::<u8>().wrapping_add(core::mem::offset_of!(Walked, copy));
-    let pcs = walked.cast::<u64>();
-    let mut pc = leaf.pc;
-    let mut frame_pointer = leaf.frame_pointer;
-    let mut hash = scratch::basis(target);
-    let mut frames = 0;
+    let hash = scratch::basis(target);
+    let mut walk =
+        Walk { pc: leaf.pc, frame_pointer: leaf.frame_pointer, base, copied_bytes, hash, first: 0, frames: 0, beyond: 0 };
     // SAFETY: the copy's first word.
     if let Some(caller) = caller(unsafe { copy.cast::<u64>().read() }) {
         // SAFETY: there is room for the first.
-        unsafe { pcs.write(pc) };
-        hash = scratch::fnv(hash, pc);
-        frames = 1;
-        pc = caller;
+        unsafe { walked.cast::<u64>().write(walk.pc) };
+        walk.hash = scratch::fnv(walk.hash, walk.pc);
+        walk.first = 1;
+        walk.pc = caller;
     }
-    while frames < STACK_FRAMES {
-        // SAFETY: `frames` is less than there is room for.
-        unsafe { pcs.add(frames).write(pc) };
-        hash = scratch::fnv(hash, pc);
-        frames += 1;
-        if frame_pointer == 0 {
-            break;
-        }
-        // Opaque, or the compiler adds the parts to the pointer one by one, whose bounds the verifier does not see.
-        let offset = black_box(frame_pointer.wrapping_sub(base));
-        if offset > STACK_COPY_BYTES as u64 - FRAME_BYTES || offset % 8 != 0 {
-            return None;
-        }
-        // SAFETY: a frame fits between the offset and the end of the copy, and both are aligned.
-        unsafe {
-            let frame = copy.add(offset as usize).cast::<u64>();
-            frame_pointer = frame.read();
-            pc = frame.add(1).read();
-        }
+    // SAFETY: the callback has the signature that the helper wants, and gets a context that outlives the loop.
+    unsafe {
+        bpf_loop((STACK_FRAMES as u64 - walk.first) as u32, each_frame as *mut c_void, (&raw mut walk).cast(), 0);
     }
-    Some((hash | 1, frames))
+    (walk.beyond == 0).then_some((walk.hash | 1, walk.frames))
+}
+
+/// One frame: a callback of `bpf_loop`, which the verifier goes through once. A loop of the program itself it would go through frame by
+/// frame, for each way that leads to it.
+unsafe extern "C" fn each_frame(index: u64, walk: *mut c_void) -> i64 {
+    // SAFETY: `walk_copy` passes a Walk.
+    let walk = unsafe { &mut *walk.cast::<Walk>() };
+    let Some(scratch) = maps::STACK_SCRATCH.get_ptr_mut(0) else { return 1 };
+    // SAFETY: the scratch is this CPU's; see `hash`.
+    let walked = unsafe { (&raw mut (*scratch).value).cast::<u8>() };
+    // By the index, and not by a count of its own, whose values the verifier would go through. The mask changes nothing; it shows a bound.
+    let frame = (index + walk.first) as usize & (STACK_ROOM - 1);
+    // SAFETY: less than there is room for.
+    unsafe { walked.cast::<u64>().add(frame).write(walk.pc) };
+    walk.hash = scratch::fnv(walk.hash, walk.pc);
+    walk.frames = index + walk.first + 1;
+    if walk.frame_pointer == 0 {
+        return 1;
+    }
+    // Opaque, or the compiler adds the parts to the pointer one by one, whose bounds the verifier does not see.
+    let offset = black_box(walk.frame_pointer.wrapping_sub(walk.base));
+    if offset > STACK_COPY_BYTES as u64 - FRAME_BYTES
+        || offset % 8 != 0
+        || offset + FRAME_BYTES > walk.copied_bytes
+    {
+        walk.beyond = 1;
+        return 1;
+    }
+    // SAFETY: a frame fits between the offset and the end of the copy, and both are aligned.
+    unsafe {
+        let frame = walked.add(offset_of!(Walked, copy)).add(offset as usize).cast::<u64>();
+        walk.frame_pointer = frame.read();
+        walk.pc = frame.add(1).read();
+    }
+    0
 }
 
 /// Lets the kernel walk. Returns hash and number of frames; `None`: it cannot.
 #[inline(always)]
-fn walk_by_kernel(context: *mut c_void, walked: *mut Walked, target: Target) -> Option<(u64, usize)> {
-    let pcs = walked.cast::<u64>();
-    // SAFETY: there is room for this many bytes at `pcs`.
-    let bytes =
-        unsafe { bpf_get_stack(context, pcs.cast(), (STACK_FRAMES * 8) as u32, u64::from(BPF_F_USER_STACK)) };
+fn walk_by_kernel(context: *mut c_void, walked: *mut Walked, target: Target) -> Option<(u64, u64)> {
+    // SAFETY: there is room for this many bytes.
+    let bytes = unsafe {
+        bpf_get_stack(context, walked.cast(), (STACK_FRAMES * 8) as u32, u64::from(BPF_F_USER_STACK))
+    };
     if bytes <= 0 {
         return None;
     }
-    let frames = (bytes as usize) / 8;
+    let frames = bytes as u64 / 8;
     let mut hash = scratch::basis(target);
-    let mut frame = 0;
-    while frame < STACK_FRAMES {
-        if frame >= frames {
-            break;
-        }
-        // SAFETY: `frame` is less than there is room for.
-        hash = scratch::fnv(hash, unsafe { pcs.add(frame).read() });
-        frame += 1;
+    // SAFETY: as in `walk_copy`.
+    unsafe {
+        bpf_loop(frames as u32, each_pc as *mut c_void, (&raw mut hash).cast(), 0);
     }
     Some((hash | 1, frames))
+}
+
+/// One address that the kernel found: a callback of `bpf_loop`.
+unsafe extern "C" fn each_pc(index: u64, hash: *mut c_void) -> i64 {
+    // SAFETY: `walk_by_kernel` passes a u64.
+    let hash = unsafe { &mut *hash.cast::<u64>() };
+    let Some(scratch) = maps::STACK_SCRATCH.get_ptr(0) else { return 1 };
+    // The mask changes nothing; it shows the verifier a bound.
+    let frame = index as usize & (STACK_ROOM - 1);
+    // SAFETY: less than there is room for.
+    *hash = scratch::fnv(*hash, unsafe { (&raw const (*scratch).value).cast::<u64>().add(frame).read() });
+    0
 }

@@ -11,14 +11,14 @@
 use netpoll_probe_common::{
     counter::Counter,
     record::{flag, outcome},
-    slot::{fd_key, of_slot_key, slot_key},
+    slot::{PollDescSlot, slot_key},
 };
 
 use crate::{
     config::config,
-    emit, file, maps, now,
+    emit, file, labels, maps, now,
     poll::{self, decode},
-    polldesc::{self, PollDesc, READ, WRITE},
+    polldesc::{PollDesc, READ, WRITE},
     read,
     regs::{Syscall, number},
     stack,
@@ -34,85 +34,122 @@ const EPOLL_CTL_ADD: u64 = 1;
 /// Epoll instances that one file is looked for in: Go's, and a few of the program's own.
 const EPOLL_ITEMS: u32 = 8;
 
+/// What a system call of a number means here; besides these, the direction in which it reads or writes its first argument.
+mod kind {
+    /// Nothing.
+    pub const OTHER: u8 = 0;
+    /// The poller collects events.
+    pub const POLL: u8 = 1;
+    /// A connect begins.
+    pub const CONNECT: u8 = 2;
+    /// An fd comes into the netpoller.
+    pub const REGISTER: u8 = 3;
+    /// From a socket to a pipe, or from a pipe to a socket.
+    pub const SPLICE: u8 = 4;
+}
+
+/// By number: a table is quicker than comparisons, and the verifier goes through what follows once, not once for each number.
+static KINDS: [u8; number::BOUND] = kinds();
+
+const fn kinds() -> [u8; number::BOUND] {
+    let mut table = [kind::OTHER; number::BOUND];
+    let mut at = 0;
+    while at < number::READS.len() {
+        table[number::READS[at]] = READ as u8;
+        at += 1;
+    }
+    at = 0;
+    while at < number::WRITES.len() {
+        table[number::WRITES[at]] = WRITE as u8;
+        at += 1;
+    }
+    table[number::EPOLL_PWAIT] = kind::POLL;
+    table[number::CONNECT] = kind::CONNECT;
+    table[number::EPOLL_CTL] = kind::REGISTER;
+    table[number::SPLICE] = kind::SPLICE;
+    table
+}
+
 /// What a system call was about.
 struct Request {
     target: Target,
     fd: i32,
     /// The direction.
     mode: u64,
+    /// The goroutine will wait.
+    again: bool,
+}
+
+impl Request {
+    /// The fd's slot.
+    #[inline(always)]
+    fn key(&self) -> u64 {
+        slot_key(self.fd as u64, self.target.index)
+    }
 }
 
 /// A system call of any thread of the machine returns.
 #[inline(always)]
 pub fn exit(call: &Syscall) {
     let Some(target) = target::current() else { return };
-    if call.number() == number::EPOLL_PWAIT {
-        poll::exit(call, target);
-    } else if config!(follow_syscalls) == 1 {
-        follow(call, target);
+    let number = call.number() as usize;
+    if number >= number::BOUND {
+        return;
+    }
+    // SAFETY: inside the table. Volatile, or the compiler makes comparisons of it again.
+    let kind = unsafe { (&raw const KINDS).cast::<u8>().add(number).read_volatile() };
+    match kind {
+        kind::OTHER => {}
+        kind::POLL => poll::exit(call, target),
+        _ if config!(follow_syscalls) == 0 => {}
+        kind::CONNECT => connecting(call, target),
+        _ => follow(call, target, kind),
     }
 }
 
 /// One that may begin or end a wait.
 #[inline(always)]
-fn follow(call: &Syscall, target: Target) {
-    match call.number() {
-        number::READ
-        | number::READV
-        | number::PREADV
-        | number::RECVFROM
-        | number::RECVMSG
-        | number::RECVMMSG
-        | number::ACCEPT
-        | number::ACCEPT4 => input_output(call, &Request { target, fd: call.argument_0() as i32, mode: READ }),
-        number::WRITE
-        | number::WRITEV
-        | number::PWRITEV
-        | number::SENDTO
-        | number::SENDMSG
-        | number::SENDMMSG
-        | number::SENDFILE
-        // After a connect, Go asks for SO_ERROR.
-        | number::GETSOCKOPT => input_output(call, &Request { target, fd: call.argument_0() as i32, mode: WRITE }),
-        // From a socket to a pipe, and from a pipe to a socket; the pipe is not in the netpoller.
-        number::SPLICE => {
-            input_output(call, &Request { target, fd: call.argument_0() as i32, mode: READ });
-            input_output(call, &Request { target, fd: call.argument_2() as i32, mode: WRITE });
-        }
-        number::CONNECT if call.result() == -EINPROGRESS => connecting(call, target),
-        number::EPOLL_CTL if call.result() == 0 && call.argument_1() == EPOLL_CTL_ADD => registered(call, target),
-        _ => {}
-    }
-}
-
-/// One that reads or writes. A function of its own, like the next ones, so that the program has it once.
-#[inline(never)]
-fn input_output(call: &Syscall, request: &Request) {
+fn follow(call: &Syscall, target: Target, kind: u8) {
     let again = call.result() == -EAGAIN;
-    // SAFETY: the value is copied at once.
-    let known = unsafe { maps::FDS.get(&fd_key(request.fd as u32, request.target.index)) }.copied().unwrap_or(0);
-    if known != 0 {
-        end(call, request, known, again);
+    let mut request = Request { target, fd: call.argument_0() as i32, mode: u64::from(kind), again };
+    if kind == kind::SPLICE {
+        // The pipe is not in the netpoller.
+        let (fd, mode) = if find(request.fd, target.index).is_some() {
+            (request.fd, READ)
+        } else {
+            (call.argument_2() as i32, WRITE)
+        };
+        (request.fd, request.mode) = (fd, mode);
     }
-    if again {
-        begin(call, request, known);
+    let registers = kind == kind::REGISTER;
+    if registers {
+        let Some(fd) = registered(call, target) else { return };
+        (request.fd, request.mode, request.again) = (fd, WRITE, true);
+    }
+    let slot = maps::SLOTS.get_ptr_mut(&request.key());
+    if let Some(slot) = slot
+        && !registers
+    {
+        // SAFETY: see wait::begin for who else writes it.
+        end(call, &request, unsafe { &mut *slot });
+    }
+    if request.again && begin(call, &request, slot.unwrap_or(core::ptr::null_mut()), registers).is_none() {
+        emit::count(Counter::ReadTarget);
     }
 }
 
 /// Ends the wait that this goroutine was in, if it was in one.
 #[inline(always)]
-fn end(call: &Syscall, request: &Request, key: u64, again: bool) {
-    let &Request { target, mode, .. } = request;
-    let Some(slot) = maps::SLOTS.get_ptr_mut(&key) else { return };
-    // SAFETY: see wait::begin for who else writes it.
-    let slot = unsafe { &mut *slot };
-    let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
+fn end(call: &Syscall, request: &Request, slot: &mut PollDescSlot) {
+    let &Request { mode, again, .. } = request;
+    let pd = slot.pd;
+    let wait = wait::of(slot, mode);
     if wait.start_ns == 0 || wait.g != call.g() {
         return;
     }
     let has_parked = if wait.flags & flag::RAN_THEN != 0 {
         // Told EAGAIN once more, it rather tried again by itself; and if the event still stands in the pollDesc, it never waited for it.
-        !again && !wait::has_run_on(wait) && !polldesc::is_ready(of_slot_key(key).0, mode)
+        !again && !wait::has_run_on(wait) && PollDesc::read(pd).is_some_and(|desc| !desc.is_ready(mode))
     } else {
         wait.poll_ns != 0 || wait.flags & flag::STARTED_BEFORE != 0
     };
@@ -123,78 +160,84 @@ fn end(call: &Syscall, request: &Request, key: u64, again: bool) {
     if again {
         wait.flags |= flag::SPURIOUS;
     }
-    let now_ns = now();
-    let (stack_hash, labels_hash) = (wait.stack_hash, wait.labels_hash);
-    wait::end(slot, key, wait::End { mode, outcome: outcome::READY, now_ns, stack_hash, labels_hash }, target);
+    let (now_ns, stack_hash, labels_hash) = (now(), wait.stack_hash, wait.labels_hash);
+    let end = wait::End { mode, outcome: outcome::READY, now_ns, stack_hash, labels_hash };
+    wait::end(slot, end, request.target);
 }
 
-/// The goroutine was told to come again.
-#[inline(never)]
-fn begin(call: &Syscall, request: &Request, known: u64) {
-    if try_begin(call, request, known).is_none() {
-        emit::count(Counter::ReadTarget);
-    }
-}
-
-/// The goroutine was told to come again: it is about to park. `None`: the target's memory could not be read.
+/// The goroutine was told to come again: it is about to park. `slot` is null for an fd that has none yet. `None`: the target's memory could
+/// not be read.
 #[inline(always)]
-fn try_begin(call: &Syscall, request: &Request, known: u64) -> Option<()> {
-    let &Request { target, fd, mode } = request;
-    let mut key = known;
-    let desc = match still(known, fd, mode) {
-        Some(desc) => desc,
+fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot, registers: bool) -> Option<()> {
+    let &Request { target, fd, mode, .. } = request;
+    let known = if slot.is_null() { None } else { still(slot, fd) };
+    let (slot, desc) = match known {
+        Some(desc) => (slot, desc),
         None => {
             // Not in the netpoller: the program polls it itself, or does not poll.
-            let Some(pd) = find(fd, target) else { return Some(()) };
-            key = slot_key(pd, target.index);
-            if maps::FDS.insert(&fd_key(fd as u32, target.index), &key, 0).is_err() {
+            let Some(pd) = find(fd, target.index) else { return Some(()) };
+            let Some(slot) = wait::slot_of(request.key()) else {
                 emit::count(Counter::SlotsFull);
-            }
-            PollDesc::read(pd, mode)?
+                return Some(());
+            };
+            take_over(slot, pd);
+            (slot, PollDesc::read(pd)?)
         }
-    };
-    let Some(slot) = wait::slot_of(key) else {
-        emit::count(Counter::SlotsFull);
-        return Some(());
     };
     // SAFETY: see wait::begin for who else writes it.
     let slot = unsafe { &mut *slot };
     let g = call.g();
     let goid: u64 = read::user(g + config!(g_goid))?;
-    let now_ns = now();
-    let parking = Parking { key, g, goid, mode, now_ns };
-    wait::begin(slot, &desc, &parking, target);
-    let (stack_hash, labels_hash) = (stack::hash_of_syscall(call, target), crate::labels::hash(g, target));
-    let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
-    wait.stack_hash = stack_hash;
-    wait.labels_hash = labels_hash;
+    wait::begin(slot, &desc, &Parking { key: request.key(), g, goid, mode, now_ns: now() }, target);
+    let wait = wait::of(slot, mode);
+    if registers && wait.poll_ns == 0 {
+        // A connect that was done at once is collected at once, perhaps before its wait was seen to begin.
+        wait::ran_then(wait);
+    }
+    wait.stack_hash = stack::hash_of_syscall(call, wait.stack_hash, target);
+    wait.labels_hash = labels::hash(g, target);
     Some(())
 }
 
 /// The pollDesc that this fd had the last time, if it still has it: `fdseq` changes when a pollDesc is freed. Where that does not exist
 /// (before Go 1.21), every wait looks anew.
 #[inline(always)]
-fn still(key: u64, fd: i32, mode: u64) -> Option<PollDesc> {
+fn still(slot: *mut PollDescSlot, fd: i32) -> Option<PollDesc> {
     if config!(pd_has_fdseq) == 0 {
         return None;
     }
-    let slot = maps::SLOTS.get_ptr_mut(&key)?;
-    let desc = PollDesc::read(of_slot_key(key).0, mode)?;
     // SAFETY: a map value.
-    let facts = unsafe { &(*slot).file };
-    let is_same = facts.known == 1 && facts.fd == fd && facts.tag == desc.tag;
+    let slot = unsafe { &*slot };
+    let desc = PollDesc::read(slot.pd)?;
+    let is_same = slot.file.known == 1 && slot.file.fd == fd && slot.file.tag == desc.tag;
     (is_same && desc.fd == fd && !desc.is_closing()).then_some(desc)
+}
+
+/// Makes the slot that of another pollDesc, if it was that of one. Nobody waits on the old one: an fd is closed when nobody uses it.
+#[inline(always)]
+fn take_over(slot: *mut PollDescSlot, pd: u64) {
+    // SAFETY: see wait::begin for who else writes it.
+    let slot = unsafe { &mut *slot };
+    if slot.pd != pd {
+        for wait in [&mut slot.read, &mut slot.write] {
+            wait::set_start(wait, 0);
+            // No tag is as large, so nothing is taken for that of an earlier wait.
+            wait.tag = u32::MAX;
+        }
+        slot.file.known = 0;
+        slot.pd = pd;
+    }
 }
 
 /// The address of an fd's pollDesc: the epoll items of its file say what Go registered it with (`fs/eventpoll.c`, `struct epitem`).
 #[inline(never)]
-fn find(fd: i32, target: Target) -> Option<u64> {
+pub fn find(fd: i32, target: u32) -> Option<u64> {
     let file = file::of_fd(fd as u64)?;
     let items: u64 = read::kernel(file + config!(file_ep))?;
     if items == 0 {
         return None;
     }
-    let eventpoll = maps::EVENTPOLL.get(target.index).copied().unwrap_or(0);
+    let eventpoll = maps::EVENTPOLL.get(target).copied().unwrap_or(0);
     let mut link: u64 = read::kernel(items)?;
     let mut looked = 0;
     while looked < EPOLL_ITEMS {
@@ -207,7 +250,7 @@ fn find(fd: i32, target: Target) -> Option<u64> {
         if item_fd == fd && (eventpoll == 0 || item_eventpoll == eventpoll) {
             let (pd, tag) = decode(read::kernel(item + config!(epitem_event_data))?);
             // Of an epoll instance that is not Go's, the data is anything.
-            if let Some(desc) = PollDesc::read(pd, READ)
+            if let Some(desc) = PollDesc::read(pd)
                 && desc.fd == fd
                 && desc.tag == tag
             {
@@ -220,39 +263,26 @@ fn find(fd: i32, target: Target) -> Option<u64> {
     None
 }
 
-/// A connect has begun. Go registers the fd afterwards, and then waits.
+/// A connect may have begun. Go registers the fd afterwards, and then waits.
 #[inline(always)]
 fn connecting(call: &Syscall, target: Target) {
     let fd = call.argument_0() as u32;
-    if maps::CONNECTS.insert(&slot_key(call.g(), target.index), &fd, 0).is_err() {
+    if call.result() == -EINPROGRESS
+        && maps::CONNECTS.insert(&slot_key(call.g(), target.index), &fd, 0).is_err()
+    {
         emit::count(Counter::ConnectsFull);
     }
 }
 
-/// An fd was registered. If it is one that the goroutine is connecting, it waits for it now.
+/// The fd that was registered, if it is one that the goroutine is connecting: it waits for it now.
 #[inline(always)]
-fn registered(call: &Syscall, target: Target) {
+fn registered(call: &Syscall, target: Target) -> Option<i32> {
+    if call.result() != 0 || call.argument_1() != EPOLL_CTL_ADD {
+        return None;
+    }
     let key = slot_key(call.g(), target.index);
     // SAFETY: the value is copied at once.
-    let Some(fd) = unsafe { maps::CONNECTS.get(&key) }.copied() else { return };
+    let fd = unsafe { maps::CONNECTS.get(&key) }.copied()?;
     let _ = maps::CONNECTS.remove(&key);
-    if u64::from(fd) == call.argument_2() {
-        let request = Request { target, fd: fd as i32, mode: WRITE };
-        begin(call, &request, 0);
-        may_be_collected(call, &request);
-    }
-}
-
-/// A connect that was done at once is collected at once, perhaps before its wait was seen to begin.
-#[inline(always)]
-fn may_be_collected(call: &Syscall, request: &Request) {
-    let key = fd_key(request.fd as u32, request.target.index);
-    // SAFETY: the value is copied at once.
-    let Some(key) = unsafe { maps::FDS.get(&key) }.copied() else { return };
-    let Some(slot) = maps::SLOTS.get_ptr_mut(&key) else { return };
-    // SAFETY: see wait::begin for who else writes it.
-    let wait = unsafe { &mut (*slot).write };
-    if wait.start_ns != 0 && wait.poll_ns == 0 && wait.g == call.g() {
-        wait::ran_then(wait);
-    }
+    (u64::from(fd) == call.argument_2()).then_some(fd as i32)
 }

@@ -1,5 +1,7 @@
 //! Start and end of a wait, whoever saw them: uprobes in `runtime_pollWait` here, or system calls ([`crate::syscall`]).
 
+use core::{hint::black_box, mem::offset_of};
+
 use aya_ebpf::programs::ProbeContext;
 use aya_log_ebpf::debug;
 use netpoll_probe_common::{
@@ -18,7 +20,7 @@ use crate::{
 
 /// What a pollDesc is given when it is first seen. In .rodata: it is too large for the stack.
 static EMPTY: PollDescSlot =
-    PollDescSlot { read: WaitSlot::NOBODY, write: WaitSlot::NOBODY, file: FileFacts::UNKNOWN };
+    PollDescSlot { read: WaitSlot::NOBODY, write: WaitSlot::NOBODY, pd: 0, file: FileFacts::UNKNOWN };
 
 /// Who is about to park, and where.
 pub struct Parking {
@@ -64,7 +66,7 @@ fn try_start(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
     let mode = if regs::argument_1(ctx) & 0xff == READ { READ } else { WRITE };
     let g = regs::g(ctx);
     let goid: u64 = read::user(g + config!(g_goid))?;
-    let desc = PollDesc::read(pd, mode)?;
+    let desc = PollDesc::read(pd)?;
     if desc.ends_at_once(mode) {
         return Some(());
     }
@@ -83,6 +85,7 @@ fn try_start(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
         report_spurious(wait, pd, goid, now_ns, mode, target);
     }
     wait.last_g = 0;
+    slot.pd = pd;
     begin(slot, &desc, &Parking { key, g, goid, mode, now_ns }, target);
     debug!(ctx, "goroutine {} waits on fd {}, mode {}", goid, desc.fd, mode);
     Some(())
@@ -96,39 +99,42 @@ fn try_start(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
 pub fn begin(slot: &mut PollDescSlot, desc: &PollDesc, parking: &Parking, target: Target) {
     let &Parking { key, g, goid, mode, now_ns } = parking;
     let is_same_file = file::refresh(&mut slot.file, desc.fd, desc.tag, target);
-    let facts = slot.file;
-    let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
+    // SAFETY: a part of the slot that `of` does not touch.
+    let facts = unsafe { &*(&raw const slot.file) };
+    let wait = of(slot, mode);
     set_start(wait, 0);
     wait.g = g;
     wait.goid = goid;
     wait.fd = desc.fd;
     // Of a reader's socket the state matters once: whether it listens.
     if mode != READ || !is_same_file || wait.tag != desc.tag || wait.socket_state == 0 {
-        wait.socket_state = u32::from(file::state(&facts));
+        wait.socket_state = u32::from(file::state(facts));
     }
     if wait.tag != desc.tag {
         wait.tag = desc.tag;
         wait.last_poll_ns = 0;
         wait.sent_bytes = 0;
     }
+    // A socket that was stamped by itself in the last wait can still be found.
+    let is_indexed = is_same_file && wait.kernel_ready_source == source::DATA_READY;
     wait.poll_ns = 0;
     wait.poller = poller::UNKNOWN;
     wait.kernel_ready_ns = 0;
     wait.kernel_ready_source = source::NONE;
     wait.kernel_ready_after_ns = 0;
-    wait.flags = if desc.is_ready() { flag::READY_AT_START } else { 0 };
+    wait.flags = if desc.is_ready(mode) { flag::READY_AT_START } else { 0 };
     let state = wait.socket_state as u8;
-    let sent_bytes = if mode == READ { file::sent_bytes(&facts, state) } else { 0 };
+    let sent_bytes = if mode == READ { file::sent_bytes(facts, state) } else { 0 };
     if sent_bytes != wait.sent_bytes {
         wait.flags |= flag::SENT_BEFORE;
         wait.sent_bytes = sent_bytes;
     }
-    if config!(stand_ins) == 1 && facts.sk != 0 {
+    if config!(stand_ins) == 1 && facts.sk != 0 && !is_indexed {
         index_socket(facts.sk, key);
     }
     set_start(wait, now_ns);
     // After the start: what comes from now on is stamped, so what is there without a stamp came before.
-    if desc.is_ready() || (mode == READ && file::readable(&facts, state)) {
+    if desc.is_ready(mode) || (mode == READ && file::readable(facts, state)) {
         came_before(wait, now_ns);
     }
 }
@@ -144,6 +150,19 @@ fn came_before(wait: &mut WaitSlot, now_ns: u64) {
             wait.kernel_ready_source = source::BEFORE_PARK;
         }
     }
+}
+
+/// The part of a slot for one direction. By arithmetic: the verifier would go through all that follows once for each.
+#[inline(always)]
+pub fn of(slot: &mut PollDescSlot, mode: u64) -> &mut WaitSlot {
+    const {
+        assert!(READ & 1 == 0 && WRITE & 1 == 1);
+        assert!(offset_of!(PollDescSlot, read) == 0);
+        assert!(offset_of!(PollDescSlot, write) == size_of::<WaitSlot>());
+    }
+    let offset = black_box(mode & 1) as usize * size_of::<WaitSlot>();
+    // SAFETY: the first or the second of two that lie side by side.
+    unsafe { &mut *(&raw mut *slot).cast::<u8>().add(offset).cast::<WaitSlot>() }
 }
 
 /// The slot of a pollDesc, made if it is new.
@@ -242,16 +261,20 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
     let by_syscalls = config!(follow_syscalls) == 1;
     let mut stack_hash = if by_syscalls { 0 } else { stack::hash_of_uprobe(ctx, target) };
     let mut labels_hash = if by_syscalls { 0 } else { labels::hash(g, target) };
-    let key = slot_key(pd, target.index);
+    let desc = if ready && !by_syscalls { None } else { PollDesc::read(pd) };
+    let key = match &desc {
+        Some(desc) if by_syscalls => slot_key(desc.fd as u64, target.index),
+        _ => slot_key(pd, target.index),
+    };
     let Some(slot) = maps::SLOTS.get_ptr_mut(&key) else {
         emit::count(Counter::EndWithoutStart);
         return Some(());
     };
     // SAFETY: see begin.
     let slot = unsafe { &mut *slot };
-    let mode = if slot.read.start_ns != 0 && slot.read.g == g {
+    let mode = if slot.pd == pd && slot.read.start_ns != 0 && slot.read.g == g {
         READ
-    } else if slot.write.start_ns != 0 && slot.write.g == g {
+    } else if slot.pd == pd && slot.write.start_ns != 0 && slot.write.g == g {
         WRITE
     } else {
         emit::count(Counter::EndWithoutStart);
@@ -260,7 +283,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
     let outcome = if ready {
         outcome::READY
     } else {
-        let Some(desc) = PollDesc::read(pd, mode) else {
+        let Some(desc) = desc else {
             let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
             set_start(wait, 0);
             emit::count(Counter::ReadOutcome);
@@ -277,7 +300,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
         let wait = if mode == READ { &slot.read } else { &slot.write };
         (stack_hash, labels_hash) = (wait.stack_hash, wait.labels_hash);
     }
-    end(slot, key, End { mode, outcome, now_ns, stack_hash, labels_hash }, target);
+    end(slot, End { mode, outcome, now_ns, stack_hash, labels_hash }, target);
     let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
     debug!(ctx, "goroutine {} waited, outcome {}", wait.goid, outcome);
     if outcome == outcome::REARMED {
@@ -292,19 +315,21 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
 
 /// Hands a wait over that ends.
 #[inline(always)]
-pub fn end(slot: &mut PollDescSlot, key: u64, end: End, target: Target) {
+pub fn end(slot: &mut PollDescSlot, end: End, target: Target) {
     let End { mode, outcome, now_ns, stack_hash, labels_hash } = end;
-    let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
+    // SAFETY: parts of the slot that `of` does not touch.
+    let (facts, pd) = unsafe { (&*(&raw const slot.file), slot.pd) };
+    let wait = of(slot, mode);
     let start_ns = wait.start_ns;
     set_start(wait, 0);
-    let sent_ns = if mode == READ { sent_since(wait, &slot.file, start_ns, now_ns) } else { 0 };
+    let sent_ns = if mode == READ { sent_since(wait, facts, start_ns, now_ns) } else { 0 };
     let Some(mut entry) = maps::RING.reserve::<WaitRecord>(0) else {
         emit::count(Counter::RingFullWait);
         return;
     };
     entry.write(WaitRecord {
         header: emit::header::<WaitRecord>(kind::WAIT, target.tgid),
-        pd: key & ((1 << 48) - 1),
+        pd,
         g: wait.g,
         goid: wait.goid,
         start_ns,
@@ -316,7 +341,7 @@ pub fn end(slot: &mut PollDescSlot, key: u64, end: End, target: Target) {
         sent_ns,
         stack_hash,
         labels_hash,
-        file: slot.file,
+        file: *facts,
         fd: wait.fd,
         tid: target::thread(),
         socket_state: wait.socket_state,

@@ -87,7 +87,9 @@ fn records_against_the_execution_trace() {
 fn system_calls_and_uprobes_agree() {
     let _turn = live::turn();
     let hooks = ["syscalls", "pollwait"];
-    holds(&live::agree_run(&options(&truth()).unwrap(), hooks, &agree::Bounds::default()).unwrap());
+    // A connect that is done at once is collected while the goroutine is on its way: uprobes see it ask, and it does not park.
+    let bounds = agree::Bounds { same: 0.998, ..agree::Bounds::default() };
+    holds(&live::agree_run(&options(&truth()).unwrap(), hooks, &bounds).unwrap());
 }
 
 /// The same, with the second opinion.

@@ -53,26 +53,16 @@ pub(super) fn shift_tag_out(data: u64, tag_bits: u64) -> u64 {
 }
 
 pub mod number {
-    pub const EPOLL_CTL: u64 = 21;
-    pub const EPOLL_PWAIT: u64 = 22;
-    pub const READ: u64 = 63;
-    pub const WRITE: u64 = 64;
-    pub const READV: u64 = 65;
-    pub const WRITEV: u64 = 66;
-    pub const PREADV: u64 = 69;
-    pub const PWRITEV: u64 = 70;
-    pub const SENDFILE: u64 = 71;
-    pub const SPLICE: u64 = 76;
-    pub const ACCEPT: u64 = 202;
-    pub const CONNECT: u64 = 203;
-    pub const SENDTO: u64 = 206;
-    pub const RECVFROM: u64 = 207;
-    pub const GETSOCKOPT: u64 = 209;
-    pub const SENDMSG: u64 = 211;
-    pub const RECVMSG: u64 = 212;
-    pub const ACCEPT4: u64 = 242;
-    pub const RECVMMSG: u64 = 243;
-    pub const SENDMMSG: u64 = 269;
+    pub const EPOLL_PWAIT: usize = 22;
+    pub const EPOLL_CTL: usize = 21;
+    pub const CONNECT: usize = 203;
+    pub const SPLICE: usize = 76;
+    /// read, readv, preadv, recvfrom, recvmsg, recvmmsg, accept, accept4.
+    pub const READS: [usize; 8] = [63, 65, 69, 207, 212, 243, 202, 242];
+    /// write, writev, pwritev, sendto, sendmsg, sendmmsg, sendfile; and getsockopt, by which Go asks for SO_ERROR after a connect.
+    pub const WRITES: [usize; 8] = [64, 66, 70, 206, 211, 269, 71, 209];
+    /// None of these is as large.
+    pub const BOUND: usize = 512;
 }
 
 #[inline(always)]

@@ -182,7 +182,7 @@ pub fn sleeps_in_poll(task: *const task_struct) -> bool {
     // SAFETY: the task is a BTF pointer that is not null. The helper gives the place of its registers, with their type.
     unsafe {
         let regs = bpf_task_pt_regs(task.cast_mut()) as *const machine::KernelRegs;
-        machine::number_of(regs) == number::EPOLL_PWAIT
+        machine::number_of(regs) == number::EPOLL_PWAIT as u64
     }
 }
 

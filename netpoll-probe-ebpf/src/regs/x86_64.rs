@@ -45,26 +45,16 @@ pub(super) fn shift_tag_out(data: u64, tag_bits: u64) -> u64 {
 pub(super) type KernelRegs = pt_regs;
 
 pub mod number {
-    pub const READ: u64 = 0;
-    pub const WRITE: u64 = 1;
-    pub const READV: u64 = 19;
-    pub const WRITEV: u64 = 20;
-    pub const SENDFILE: u64 = 40;
-    pub const CONNECT: u64 = 42;
-    pub const ACCEPT: u64 = 43;
-    pub const SENDTO: u64 = 44;
-    pub const RECVFROM: u64 = 45;
-    pub const SENDMSG: u64 = 46;
-    pub const RECVMSG: u64 = 47;
-    pub const GETSOCKOPT: u64 = 55;
-    pub const EPOLL_CTL: u64 = 233;
-    pub const SPLICE: u64 = 275;
-    pub const EPOLL_PWAIT: u64 = 281;
-    pub const ACCEPT4: u64 = 288;
-    pub const PREADV: u64 = 295;
-    pub const PWRITEV: u64 = 296;
-    pub const RECVMMSG: u64 = 299;
-    pub const SENDMMSG: u64 = 307;
+    pub const EPOLL_PWAIT: usize = 281;
+    pub const EPOLL_CTL: usize = 233;
+    pub const CONNECT: usize = 42;
+    pub const SPLICE: usize = 275;
+    /// read, readv, preadv, recvfrom, recvmsg, recvmmsg, accept, accept4.
+    pub const READS: [usize; 8] = [0, 19, 295, 45, 47, 299, 43, 288];
+    /// write, writev, pwritev, sendto, sendmsg, sendmmsg, sendfile; and getsockopt, by which Go asks for SO_ERROR after a connect.
+    pub const WRITES: [usize; 8] = [1, 20, 296, 44, 46, 307, 40, 55];
+    /// None of these is as large.
+    pub const BOUND: usize = 512;
 }
 
 #[inline(always)]

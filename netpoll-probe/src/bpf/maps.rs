@@ -4,10 +4,7 @@ use aya::{
     Ebpf, Pod,
     maps::{Array, Map, MapData, MapError, PerCpuArray},
 };
-use netpoll_probe_common::{
-    counter::Counter,
-    slot::{PollDescSlot, fd_key},
-};
+use netpoll_probe_common::{counter::Counter, slot::PollDescSlot};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::session::{Session, SessionError, TargetId};
@@ -87,15 +84,6 @@ impl Session {
     /// When the map refuses.
     pub fn index_socket(&mut self, sk: u64, key: u64) -> Result<(), SessionError> {
         self.hash_map::<u64, u64>("SOCKETS")?.insert(sk, key, 0).map_err(failed("SOCKETS"))
-    }
-
-    /// Lets the programs find a pollDesc's key by its fd.
-    ///
-    /// # Errors
-    /// When the map refuses.
-    pub fn index_fd(&mut self, target: TargetId, fd: i32, key: u64) -> Result<(), SessionError> {
-        let fd = fd_key(fd.cast_unsigned(), target.index);
-        self.hash_map::<u64, u64>("FDS")?.insert(fd, key, 0).map_err(failed("FDS"))
     }
 
     /// Every pollDesc that was ever waited on, by its key, with its state now.

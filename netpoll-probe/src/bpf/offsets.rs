@@ -10,7 +10,7 @@ use super::kernel_btf::{BtfError, KernelBtf};
 /// # Errors
 /// When this kernel's BTF lacks one of the members.
 pub fn of_kernel(btf: &KernelBtf, config: &mut Config) -> Result<(), BtfError> {
-    let wanted: [(&mut u32, &str, &str); 44] = [
+    let wanted: [(&mut u32, &str, &str); 46] = [
         (&mut config.task_files, "task_struct", "files"),
         (&mut config.task_pid, "task_struct", "pid"),
         (&mut config.task_tgid, "task_struct", "tgid"),
@@ -28,6 +28,8 @@ pub fn of_kernel(btf: &KernelBtf, config: &mut Config) -> Result<(), BtfError> {
         (&mut config.inode_mode, "inode", "i_mode"),
         (&mut config.inode_number, "inode", "i_ino"),
         (&mut config.socket_sk, "socket", "sk"),
+        (&mut config.socket_flags, "socket", "flags"),
+        (&mut config.sock_socket, "sock", "sk_socket"),
         (&mut config.sock_type, "sock", "sk_type"),
         (&mut config.sock_protocol, "sock", "sk_protocol"),
         (&mut config.sock_receive_queue_length, "sock", "sk_receive_queue"),

@@ -145,7 +145,8 @@ impl Attached {
         if let Some(epoll) = files.iter().find(|file| Some(file.file.fd) == epoll_fd) {
             self.session.set_eventpoll(id, epoll.private_data)?;
         }
-        open_waits::put(&mut self.session, &process, &mut correlator, files)?;
+        let by_syscalls = self.plan.follows_syscalls();
+        open_waits::put(&mut self.session, &process, &mut correlator, by_syscalls, files)?;
         self.forgive(before)?;
         let member = self.members.entry(id.tgid).insert_entry(Member { process, correlator });
         Ok(&member.into_mut().process)

@@ -28,6 +28,7 @@ pub(super) fn put(
     session: &mut Session,
     process: &GoProcess,
     correlator: &mut Correlator,
+    by_syscalls: bool,
     files: Vec<FileRecord>,
 ) -> Result<(), Failure> {
     let target = process.id();
@@ -46,8 +47,9 @@ pub(super) fn put(
         }
         let file = files.get(&poll.fd);
         let tag = process.program().tag(poll.fdseq);
-        let slot =
-            slots.entry(slot_key(poll.poll_desc, target.index)).or_insert_with(PollDescSlot::new_zeroed);
+        let of = if by_syscalls { u64::from(poll.fd.cast_unsigned()) } else { poll.poll_desc };
+        let slot = slots.entry(slot_key(of, target.index)).or_insert_with(PollDescSlot::new_zeroed);
+        slot.pd = poll.poll_desc;
         if let Some(file) = file {
             slot.file = file.file;
             slot.file.tag = tag;
@@ -72,9 +74,6 @@ pub(super) fn put(
     for (key, slot) in &slots {
         if session.put_slot(*key, slot)? {
             given.insert(*key);
-            // A file is one fd of the process, whoever waits on it.
-            let fd = if slot.read.start_ns != 0 { slot.read.fd } else { slot.write.fd };
-            session.index_fd(target, fd, *key)?;
         }
     }
     for (key, slot) in slots.iter().filter(|(key, slot)| given.contains(*key) && slot.file.sk != 0) {
@@ -124,20 +123,21 @@ pub(super) fn at_end(
             member.correlator.resolve(start_ns, end_ns);
         }
     }
-    let parked: HashMap<(u64, u64), &Goroutine> = waiting
+    let parked: HashMap<(u32, u64, u64), &Goroutine> = waiting
         .iter()
         .flat_map(|(index, goroutines)| goroutines.iter().map(move |goroutine| (*index, goroutine)))
-        .filter_map(|(index, g)| Some(((slot_key(g.poll.as_ref()?.poll_desc, index), g.g), g)))
+        .filter_map(|(index, g)| Some(((index, g.poll.as_ref()?.poll_desc, g.g), g)))
         .collect();
     let mut open = Vec::new();
     for (key, slot) in slots {
-        let (poll_desc, index) = of_slot_key(*key);
+        let (_, index) = of_slot_key(*key);
         let Some(Member { process, correlator }) = members.get_mut(&index) else { continue };
         let after = later.get(key).copied().unwrap_or_else(PollDescSlot::new_zeroed);
         let mut slot = *slot;
         for (wait, after) in [(&mut slot.read, &after.read), (&mut slot.write, &after.write)] {
             let still_taken = wait.start_ns != 0 && wait.start_ns == after.start_ns;
-            if still_taken && waiting.contains_key(&index) && !parked.contains_key(&(*key, wait.g)) {
+            if still_taken && waiting.contains_key(&index) && !parked.contains_key(&(index, slot.pd, wait.g))
+            {
                 wait.start_ns = 0;
                 // By system calls it is known only now that it did not park.
                 if !by_syscalls {
@@ -150,11 +150,11 @@ pub(super) fn at_end(
             if let Some(pcs) = correlator.stack_of(taken.stack_hash) {
                 wait.stack = Some(symbolizer.stack(taken.stack_hash, bias, &pcs, stacks));
             } else if let Some(Goroutine { stack: StackState::Walked(stack), poll: Some(poll), .. }) =
-                parked.get(&(*key, taken.g))
+                parked.get(&(index, slot.pd, taken.g))
             {
                 let pcs = stack.frames.iter().skip(poll.frame).map(|frame| (frame.pc, frame.is_exact));
                 wait.stack = Some(symbolizer.walked(bias, pcs, stacks));
-            } else if let Some(pcs) = correlator.late_stack(poll_desc, taken.g, wait.clocks.start_ns) {
+            } else if let Some(pcs) = correlator.late_stack(slot.pd, taken.g, wait.clocks.start_ns) {
                 wait.stack = Some(symbolizer.walked(bias, leaf_first(&pcs), stacks));
             }
             open.push((wait, Sent::of_open(&taken, files.get(&(process.id().tgid, taken.fd)))));
