@@ -39,8 +39,9 @@ pub fn of_fd(fd: u64) -> Option<u64> {
 }
 
 /// Brings `facts` up to date for an fd of the current task. Where `pollDesc.fdseq` exists (Go 1.21) one look is
-/// enough for as long as it stays the same; before, every wait looks. Returns whether they were up to date.
-#[inline(always)]
+/// enough for as long as it stays the same; before, every wait looks. Returns whether they were up to date. A
+/// function of its own, so that the verifier goes through what follows once.
+#[inline(never)]
 pub fn refresh(facts: &mut FileFacts, fd: i32, tag: u32, target: Target) -> bool {
     if facts.known == 1 && facts.fd == fd && facts.tag == tag && config!(pd_has_fdseq) == 1 {
         return true;

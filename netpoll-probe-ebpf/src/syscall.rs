@@ -138,8 +138,8 @@ fn follow(call: &Syscall, target: Target, kind: u8) {
     }
 }
 
-/// Ends the wait that this goroutine was in, if it was in one.
-#[inline(always)]
+/// Ends the wait that this goroutine was in, if it was in one. A function of its own for the verifier, too.
+#[inline(never)]
 fn end(call: &Syscall, request: &Request, slot: &mut PollDescSlot) {
     let &Request { mode, again, .. } = request;
     let pd = slot.pd;
@@ -169,23 +169,14 @@ fn end(call: &Syscall, request: &Request, slot: &mut PollDescSlot) {
 /// not be read.
 #[inline(always)]
 fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot, registers: bool) -> Option<()> {
-    let &Request { target, fd, mode, .. } = request;
-    let known = if slot.is_null() { None } else { still(slot, fd) };
-    let (slot, desc) = match known {
-        Some(desc) => (slot, desc),
-        None => {
-            // Not in the netpoller: the program polls it itself, or does not poll.
-            let Some(pd) = find(fd, target.index) else { return Some(()) };
-            let Some(slot) = wait::slot_of(request.key()) else {
-                emit::count(Counter::SlotsFull);
-                return Some(());
-            };
-            take_over(slot, pd);
-            (slot, PollDesc::read(pd)?)
-        }
-    };
+    let &Request { target, mode, .. } = request;
+    let slot = slot_for(request, slot);
+    if slot.is_null() {
+        return Some(());
+    }
     // SAFETY: see wait::begin for who else writes it.
     let slot = unsafe { &mut *slot };
+    let desc = PollDesc::read(slot.pd)?;
     let g = call.g();
     let goid: u64 = read::user(g + config!(g_goid))?;
     wait::begin(slot, &desc, &Parking { key: request.key(), g, goid, mode, now_ns: now() }, target);
@@ -199,18 +190,35 @@ fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot, registers: 
     Some(())
 }
 
-/// The pollDesc that this fd had the last time, if it still has it: `fdseq` changes when a pollDesc is freed. Where that does not exist
+/// The slot of the fd, with its pollDesc; `slot` is what it had the last time, or null. Null: it is not in the netpoller, so the program polls
+/// it itself, or does not poll. A function of its own, so that the verifier goes through what follows once.
+#[inline(never)]
+fn slot_for(request: &Request, slot: *mut PollDescSlot) -> *mut PollDescSlot {
+    if !slot.is_null() && is_still(slot, request.fd) {
+        return slot;
+    }
+    let Some(pd) = find(request.fd, request.target.index) else { return core::ptr::null_mut() };
+    let Some(slot) = wait::slot_of(request.key()) else {
+        emit::count(Counter::SlotsFull);
+        return core::ptr::null_mut();
+    };
+    take_over(slot, pd);
+    slot
+}
+
+/// Whether the fd still has the pollDesc that it had the last time: `fdseq` changes when a pollDesc is freed. Where that does not exist
 /// (before Go 1.21), every wait looks anew.
 #[inline(always)]
-fn still(slot: *mut PollDescSlot, fd: i32) -> Option<PollDesc> {
+fn is_still(slot: *mut PollDescSlot, fd: i32) -> bool {
     if config!(pd_has_fdseq) == 0 {
-        return None;
+        return false;
     }
     // SAFETY: a map value.
     let slot = unsafe { &*slot };
-    let desc = PollDesc::read(slot.pd)?;
-    let is_same = slot.file.known == 1 && slot.file.fd == fd && slot.file.tag == desc.tag;
-    (is_same && desc.fd == fd && !desc.is_closing()).then_some(desc)
+    PollDesc::read(slot.pd).is_some_and(|desc| {
+        let is_same = slot.file.known == 1 && slot.file.fd == fd && slot.file.tag == desc.tag;
+        is_same && desc.fd == fd && !desc.is_closing()
+    })
 }
 
 /// Makes the slot that of another pollDesc, if it was that of one. Nobody waits on the old one: an fd is closed when nobody uses it.
