@@ -91,15 +91,18 @@ impl Request {
 /// A system call of any thread of the machine returns.
 #[inline(always)]
 pub fn exit(call: &Syscall) {
-    let Some(target) = target::current() else { return };
     let number = call.number() as usize;
     if number >= number::BOUND {
         return;
     }
     // SAFETY: inside the table. Volatile, or the compiler makes comparisons of it again.
     let kind = unsafe { (&raw const KINDS).cast::<u8>().add(number).read_volatile() };
+    // Before the target, which of several takes a lookup.
+    if kind == kind::OTHER {
+        return;
+    }
+    let Some(target) = target::current() else { return };
     match kind {
-        kind::OTHER => {}
         kind::POLL => poll::exit(call, target),
         _ if config!(follow_syscalls) == 0 => {}
         kind::CONNECT => connecting(call, target),

@@ -4,6 +4,7 @@ mod load;
 mod page;
 mod stats;
 mod subject;
+mod wrk;
 
 use std::{fs, path::Path};
 
@@ -23,8 +24,8 @@ const SECONDS: &str = "2";
 /// Measure what watching a program costs it: netpoll-probe by each hook plan, a bpftrace script, Go's execution tracer, strace.
 ///
 /// Every round measures all subjects on a load, one after the other, and each is compared with nobody watching in the same round. Prints
-/// medians of the ratios with 95 % intervals; a ratio whose interval is wider than what it claims is not printed. Installs bpftrace and
-/// strace. All values go to target/bench/overhead.json. Needs root, Go, and a machine that has nothing else to do: half an hour.
+/// medians of the ratios with 95 % intervals; a ratio whose interval is wider than what it claims is not printed. Installs bpftrace, strace
+/// and wrk. All values go to target/bench/overhead.json. Needs root, Go, and a machine that has nothing else to do: half an hour.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Overhead {
     /// Rounds of each load
@@ -71,7 +72,8 @@ impl Overhead {
                 bail!("{name} is none of {}", Load::ALL.map(Load::name).join(", "));
             }
         }
-        let packages: Vec<&str> = Subject::ALL.into_iter().filter_map(Subject::package).collect();
+        let packages: Vec<&str> =
+            Subject::ALL.into_iter().filter_map(Subject::package).chain(["wrk"]).collect();
         debian::install(&packages)?;
         let folder = workspace::target()?.join("bench");
         let program = folder.join("overhead");

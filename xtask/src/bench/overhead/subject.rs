@@ -19,6 +19,8 @@ pub(super) enum Subject {
     Nobody,
     /// netpoll-probe with `--hooks`.
     Probe(&'static str),
+    /// A program that does nothing at the exit of each system call of the machine: what no plan that follows them can do without.
+    Floor,
     /// What a user of bpftrace would write.
     Bpftrace,
     /// Go's own execution tracer, in the program.
@@ -38,6 +40,16 @@ uprobe:PROGRAM:runtime.execute /@start[reg(\"ax\")]/ {
 interval:s:1 { }
 BEGIN { printf(\"attached\\n\"); }
 ";
+
+/// See [`Subject::Floor`].
+const FLOOR: &str = "rawtracepoint:sys_exit { } BEGIN { printf(\"attached\\n\"); }";
+
+/// bpftrace, attached.
+fn bpftrace(arguments: &[&str]) -> Result<Process> {
+    let mut process = Process::spawn(Command::new("bpftrace").args(arguments), Follow::Stdout)?;
+    process.wait_for_line("attached", PATIENCE)?;
+    Ok(process)
+}
 
 /// What a recording says of itself.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -63,10 +75,11 @@ pub(super) struct Watching {
 
 impl Subject {
     /// All, in the order in which a round has them.
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Nobody,
-        Self::Probe("auto"),
-        Self::Probe("runtime"),
+        Self::Probe("syscalls"),
+        Self::Probe("pollwait"),
+        Self::Floor,
         Self::ExecutionTrace,
         Self::Bpftrace,
         Self::Strace,
@@ -77,6 +90,7 @@ impl Subject {
         match self {
             Self::Nobody => "nobody".to_owned(),
             Self::Probe(hooks) => format!("netpoll-probe --hooks {hooks}"),
+            Self::Floor => "an empty program on sys_exit".to_owned(),
             Self::Bpftrace => "bpftrace script".to_owned(),
             Self::ExecutionTrace => "runtime/trace".to_owned(),
             Self::Strace => "strace -c".to_owned(),
@@ -86,7 +100,7 @@ impl Subject {
     /// The Debian package that has it.
     pub(super) fn package(self) -> Option<&'static str> {
         match self {
-            Self::Bpftrace => Some("bpftrace"),
+            Self::Floor | Self::Bpftrace => Some("bpftrace"),
             Self::Strace => Some("strace"),
             Self::Nobody | Self::Probe(_) | Self::ExecutionTrace => None,
         }
@@ -118,14 +132,10 @@ impl Subject {
                 process.wait_for_line("recording", PATIENCE)?;
                 Some(process)
             }
+            Self::Floor => Some(bpftrace(&["-e", FLOOR])?),
             Self::Bpftrace => {
                 let script = SCRIPT.replace("PROGRAM", &program.display().to_string());
-                let mut process = Process::spawn(
-                    Command::new("bpftrace").args(["-p", &pid, "-e", &script]),
-                    Follow::Stdout,
-                )?;
-                process.wait_for_line("attached", PATIENCE)?;
-                Some(process)
+                Some(bpftrace(&["-p", &pid, "-e", &script])?)
             }
             Self::ExecutionTrace => {
                 target.ask("/trace/start")?;
