@@ -45,6 +45,9 @@ struct Poll {
     poller: u64,
     epfd: u64,
     target: u32,
+    /// The fd, and the pollDesc's address, of a goroutine that waits and has no slot; 0: none was seen.
+    unseen_fd: i32,
+    unseen_pd: u64,
 }
 
 /// A thread of the target returns from `epoll_pwait`.
@@ -84,15 +87,17 @@ pub fn exit(call: &Syscall, target: Target) {
         poller: u64::from(poller_of(call)),
         epfd: call.argument_0(),
         target: target.index,
+        unseen_fd: 0,
+        unseen_pd: 0,
     };
-    if taken == 1 {
-        // SAFETY: a Poll.
-        unsafe { each_event(0, (&raw mut poll).cast()) };
-        return;
-    }
     // SAFETY: the callback has the signature that the helper wants, and gets a context that outlives the loop.
     unsafe {
         bpf_loop(taken as u32, each_event as *mut c_void, (&raw mut poll).cast(), 0);
+    }
+    // What the runtime wakes its poller with is no pollDesc, and the kernel has it by another fd. Not asked in the loop: together, programs
+    // and functions have 512 bytes of stack.
+    if poll.unseen_pd != 0 && syscall::find(poll.unseen_fd, poll.target) == Some(poll.unseen_pd) {
+        emit::count(Counter::StartUnseen);
     }
 }
 
@@ -169,7 +174,7 @@ fn poller_of(call: &Syscall) -> u8 {
 /// One event of the array: a callback of `bpf_loop`.
 unsafe extern "C" fn each_event(index: u64, poll: *mut c_void) -> i64 {
     // SAFETY: `exit` passes a Poll.
-    let poll = unsafe { &*poll.cast::<Poll>() };
+    let poll = unsafe { &mut *poll.cast::<Poll>() };
     let Some(scratch) = maps::POLL_EVENTS_SCRATCH.get_ptr(0) else { return 1 };
     // The mask changes nothing; it shows the verifier a bound.
     let event = (index as usize & (POLL_EVENTS - 1)) * config!(epoll_event_bytes) as usize;
@@ -203,7 +208,7 @@ unsafe extern "C" fn each_event(index: u64, poll: *mut c_void) -> i64 {
 
 /// The runtime has not handled the event yet, so whoever waits for it stands in the pollDesc. Returns the slot of those that are known.
 #[inline(always)]
-fn who_waits(pd: u64, tag: u32, (reads, writes): (bool, bool), poll: &Poll) -> Option<*mut PollDescSlot> {
+fn who_waits(pd: u64, tag: u32, (reads, writes): (bool, bool), poll: &mut Poll) -> Option<*mut PollDescSlot> {
     let Some(desc) = PollDesc::read(pd) else {
         emit::count(Counter::ReadTarget);
         return None;
@@ -212,10 +217,10 @@ fn who_waits(pd: u64, tag: u32, (reads, writes): (bool, bool), poll: &Poll) -> O
     // SAFETY: a map value; see wait::begin for who else writes it.
     let known = slot.map(|slot| unsafe { &mut *slot }).filter(|slot| slot.pd == pd && desc.tag == tag);
     let Some(known) = known else {
-        let waits = desc.tag == tag && (reads && desc.is_waited_on(READ) || writes && desc.is_waited_on(WRITE));
-        // What the runtime wakes its poller with is no pollDesc, and the kernel has it by another fd.
-        if waits && syscall::find(desc.fd, poll.target) == Some(pd) {
-            emit::count(Counter::StartUnseen);
+        let waits =
+            desc.tag == tag && (reads && desc.is_waited_on(READ) || writes && desc.is_waited_on(WRITE));
+        if waits {
+            (poll.unseen_fd, poll.unseen_pd) = (desc.fd, pd);
         }
         return None;
     };
@@ -321,8 +326,16 @@ pub fn netpollready(ctx: &ProbeContext) {
     let Some(slot) = maps::SLOTS.get_ptr_mut(&slot_key(regs::argument_1(ctx), target.index)) else { return };
     // SAFETY: as in each_event.
     let slot: &mut PollDescSlot = unsafe { &mut *slot };
-    let poll =
-        Poll { now_ns: now(), waking_ns: 0, ready_after_ns: 0, poller: 0, epfd: 0, target: target.index };
+    let poll = Poll {
+        now_ns: now(),
+        waking_ns: 0,
+        ready_after_ns: 0,
+        poller: 0,
+        epfd: 0,
+        target: target.index,
+        unseen_fd: 0,
+        unseen_pd: 0,
+    };
     const R: u32 = READ as u32;
     const W: u32 = WRITE as u32;
     let (read_tag, write_tag) = (slot.read.tag, slot.write.tag);

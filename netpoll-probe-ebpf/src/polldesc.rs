@@ -104,6 +104,16 @@ impl PollDesc {
     }
 }
 
+/// Whether the pollDesc at `address` is that of this fd. Seldom asked: by single reads, which need little stack.
+#[inline(always)]
+pub fn is_of(address: u64, fd: i32, tag: u32) -> bool {
+    let tag_mask = (1 << config!(tag_bits)) - 1;
+    let has_tag = config!(pd_has_fdseq) == 0
+        || read::user::<u64>(address + config!(pd_fdseq))
+            .is_some_and(|fdseq| fdseq & tag_mask == u64::from(tag));
+    has_tag && read::user::<u64>(address + config!(pd_fd)).is_some_and(|of| of as i32 == fd)
+}
+
 /// The word at `offset`, which user space has checked to lie inside.
 #[inline(always)]
 fn word(block: &[u64; POLL_DESC_BYTES / 8], offset: u64) -> u64 {

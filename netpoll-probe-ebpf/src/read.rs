@@ -10,8 +10,11 @@ pub fn user<T>(address: u64) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the helper checks the address, and fills the value unless it fails; T is an integer or an array of integers in every call.
     unsafe {
-        let failed =
-            bpf_probe_read_user(value.as_mut_ptr().cast::<c_void>(), size_of::<T>() as u32, address as *const _);
+        let failed = bpf_probe_read_user(
+            value.as_mut_ptr().cast::<c_void>(),
+            size_of::<T>() as u32,
+            address as *const _,
+        );
         if failed == 0 { Some(value.assume_init()) } else { None }
     }
 }
@@ -22,8 +25,11 @@ pub fn kernel<T>(address: u64) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: as above.
     unsafe {
-        let failed =
-            bpf_probe_read_kernel(value.as_mut_ptr().cast::<c_void>(), size_of::<T>() as u32, address as *const _);
+        let failed = bpf_probe_read_kernel(
+            value.as_mut_ptr().cast::<c_void>(),
+            size_of::<T>() as u32,
+            address as *const _,
+        );
         if failed == 0 { Some(value.assume_init()) } else { None }
     }
 }

@@ -121,7 +121,8 @@ fn lacks_space(sk: *const c_void) -> bool {
     // SAFETY: a BTF pointer; a load through it, or through one that is found there, cannot fault.
     unsafe {
         let socket = sk.cast::<u8>().add(config!(sock_socket) as usize).cast::<*const u8>().read();
-        !socket.is_null() && socket.add(config!(socket_flags) as usize).cast::<u64>().read() & SOCK_NOSPACE != 0
+        !socket.is_null()
+            && socket.add(config!(socket_flags) as usize).cast::<u64>().read() & SOCK_NOSPACE != 0
     }
 }
 

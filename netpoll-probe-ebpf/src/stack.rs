@@ -58,14 +58,13 @@ struct Leaf {
 #[inline(always)]
 pub fn hash_of_uprobe(ctx: &ProbeContext, target: Target) -> u64 {
     let frame_pointer = regs::frame_pointer(ctx);
-    let leaf =
-        Leaf {
-            context: ctx.as_ptr(),
-            g: regs::g(ctx),
-            pc: regs::instruction_pointer(ctx),
-            base: frame_pointer,
-            frame_pointer,
-        };
+    let leaf = Leaf {
+        context: ctx.as_ptr(),
+        g: regs::g(ctx),
+        pc: regs::instruction_pointer(ctx),
+        base: frame_pointer,
+        frame_pointer,
+    };
     hash(&leaf, |_| None, 0, target)
 }
 
@@ -171,8 +170,16 @@ fn walk_copy(
         return None;
     }
     let hash = scratch::basis(target);
-    let mut walk =
-        Walk { pc: leaf.pc, frame_pointer: leaf.frame_pointer, base, copied_bytes, hash, first: 0, frames: 0, beyond: 0 };
+    let mut walk = Walk {
+        pc: leaf.pc,
+        frame_pointer: leaf.frame_pointer,
+        base,
+        copied_bytes,
+        hash,
+        first: 0,
+        frames: 0,
+        beyond: 0,
+    };
     // SAFETY: the copy's first word.
     if let Some(caller) = caller(unsafe { copy.cast::<u64>().read() }) {
         // SAFETY: there is room for the first.
@@ -183,7 +190,12 @@ fn walk_copy(
     }
     // SAFETY: the callback has the signature that the helper wants, and gets a context that outlives the loop.
     unsafe {
-        bpf_loop((STACK_FRAMES as u64 - walk.first) as u32, each_frame as *mut c_void, (&raw mut walk).cast(), 0);
+        bpf_loop(
+            (STACK_FRAMES as u64 - walk.first) as u32,
+            each_frame as *mut c_void,
+            (&raw mut walk).cast(),
+            0,
+        );
     }
     (walk.beyond == 0).then_some((walk.hash | 1, walk.frames))
 }

@@ -18,7 +18,7 @@ use crate::{
     config::config,
     emit, file, labels, maps, now,
     poll::{self, decode},
-    polldesc::{PollDesc, READ, WRITE},
+    polldesc::{self, PollDesc, READ, WRITE},
     read,
     regs::{Syscall, number},
     stack,
@@ -188,9 +188,15 @@ fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot, registers: 
         // A connect that was done at once is collected at once, perhaps before its wait was seen to begin.
         wait::ran_then(wait);
     }
-    wait.stack_hash = stack::hash_of_syscall(call, wait.stack_hash, target);
+    wait.stack_hash = stack_hash(call, wait.stack_hash, target);
     wait.labels_hash = labels::hash(g, target);
     Some(())
+}
+
+/// The stack that the goroutine waits with. A function of its own: together, programs and functions have 512 bytes of stack.
+#[inline(never)]
+fn stack_hash(call: &Syscall, last: u64, target: Target) -> u64 {
+    stack::hash_of_syscall(call, last, target)
 }
 
 /// The slot of the fd, with its pollDesc; `slot` is what it had the last time, or null. Null: it is not in the netpoller, so the program polls
@@ -261,10 +267,7 @@ pub fn find(fd: i32, target: u32) -> Option<u64> {
         if item_fd == fd && (eventpoll == 0 || item_eventpoll == eventpoll) {
             let (pd, tag) = decode(read::kernel(item + config!(epitem_event_data))?);
             // Of an epoll instance that is not Go's, the data is anything.
-            if let Some(desc) = PollDesc::read(pd)
-                && desc.fd == fd
-                && desc.tag == tag
-            {
+            if polldesc::is_of(pd, fd, tag) {
                 return Some(pd);
             }
         }

@@ -327,31 +327,34 @@ pub fn end(slot: &mut PollDescSlot, end: End, target: Target) {
         emit::count(Counter::RingFullWait);
         return;
     };
-    entry.write(WaitRecord {
-        header: emit::header::<WaitRecord>(kind::WAIT, target.tgid),
-        pd,
-        g: wait.g,
-        goid: wait.goid,
-        start_ns,
-        kernel_ready_ns: wait.kernel_ready_ns,
-        kernel_ready_after_ns: wait.kernel_ready_after_ns,
-        poll_ns: wait.poll_ns,
-        last_poll_ns: wait.last_poll_ns,
-        end_ns: now_ns,
-        sent_ns,
-        stack_hash,
-        labels_hash,
-        file: *facts,
-        fd: wait.fd,
-        tid: target::thread(),
-        socket_state: wait.socket_state,
-        flags: wait.flags & !flag::RAN_THEN,
-        mode: mode as u8,
-        outcome,
-        kernel_ready_source: wait.kernel_ready_source,
-        poller: wait.poller,
-        reserved: [0; 6],
-    });
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is a WaitRecord's bytes; every field is written. One by one, because the record would fill half of the stack that a
+    // program has.
+    unsafe {
+        (*record).header = emit::header::<WaitRecord>(kind::WAIT, target.tgid);
+        (*record).pd = pd;
+        (*record).g = wait.g;
+        (*record).goid = wait.goid;
+        (*record).start_ns = start_ns;
+        (*record).kernel_ready_ns = wait.kernel_ready_ns;
+        (*record).kernel_ready_after_ns = wait.kernel_ready_after_ns;
+        (*record).poll_ns = wait.poll_ns;
+        (*record).last_poll_ns = wait.last_poll_ns;
+        (*record).end_ns = now_ns;
+        (*record).sent_ns = sent_ns;
+        (*record).stack_hash = stack_hash;
+        (*record).labels_hash = labels_hash;
+        (*record).file = *facts;
+        (*record).fd = wait.fd;
+        (*record).tid = target::thread();
+        (*record).socket_state = wait.socket_state;
+        (*record).flags = wait.flags & !flag::RAN_THEN;
+        (*record).mode = mode as u8;
+        (*record).outcome = outcome;
+        (*record).kernel_ready_source = wait.kernel_ready_source;
+        (*record).poller = wait.poller;
+        (*record).reserved = [0; 6];
+    }
     entry.submit(emit::wakeup());
 }
 
