@@ -235,7 +235,9 @@ pub fn judge(calls: &[Call], recorded: &Recorded, pid: Option<u32>, bounds: &com
     let mut bounds = *bounds;
     let mut around_ns = 0;
     if by_syscalls {
-        around_ns = SYSCALLS_AROUND_NS;
+        // Where everything is slow, so is the next system call: five times what an exact wait may be off.
+        let off_ns = u64::try_from(bounds.error_p99_ns).unwrap_or(0);
+        around_ns = SYSCALLS_AROUND_NS.max(5 * off_ns);
         bounds.error_p50_ns = bounds.error_p50_ns.max(SYSCALLS_ERROR_NS.0);
         bounds.error_p99_ns = bounds.error_p99_ns.max(SYSCALLS_ERROR_NS.1);
     }
