@@ -1,14 +1,52 @@
-//! A loader of the object that does not read the kernel's BTF by itself.
+//! The object, loaded into the kernel: its maps, and programs that are loaded one by one later.
 
-use aya::{Btf, EbpfLoader};
+use aya::{Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness};
+use netpoll_probe_common::config::Config;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use zerocopy::IntoBytes as _;
 
-/// For programs whose ids are in `btf`.
+use super::{
+    kernel_btf::{KernelBtf, Kind},
+    object,
+    plan::Hook,
+};
+
+/// What aya needs of the kernel's BTF: the ids by which `hooks` and `iterators` attach, under the names by which it looks them up.
+/// There are no relocations to do (rustc emits none).
 ///
+/// # Errors
+/// When aya does not understand it.
+pub(super) fn btf<'h>(
+    kernel: &KernelBtf,
+    hooks: impl Iterator<Item = &'h Hook>,
+    iterators: &[&str],
+) -> Result<Btf, BtfError> {
+    let of_hooks = hooks.filter_map(|hook| match hook {
+        Hook::Tracepoint { tracepoint, .. } => Some((Kind::Typedef, format!("btf_trace_{tracepoint}"))),
+        Hook::Fentry { function, .. } => Some((Kind::Function, (*function).to_owned())),
+        Hook::Uprobe { .. } | Hook::Kprobe { .. } => None,
+    });
+    let of_iterators = iterators.iter().map(|name| (Kind::Function, format!("bpf_iter_{name}")));
+    let names: Vec<(Kind, String)> = of_hooks.chain(of_iterators).collect();
+    Btf::parse(&kernel.only(&names), Endianness::default())
+}
+
+/// Loads the object with `config` frozen into it. `log`: the programs say what they see.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub(super) fn load(config: &Config, btf: &Btf, log: bool) -> Result<Ebpf, EbpfError> {
+    let log_level: u8 = if log { aya_log::Level::Debug as u8 } else { 0 };
+    with_btf(btf)
+        .override_global("CONFIG", config.as_bytes(), true)
+        .override_global(aya_log::LEVEL, &log_level, true)
+        .load(object::BYTES)
+}
+
 /// [`EbpfLoader::new`] reads and parses the whole BTF of the kernel, also for who gives it another one right after: a fifth of
 /// the time of attaching, and most of the memory. It does without when it cannot open the file, so for that moment this
 /// process can open none.
-pub(super) fn with_btf(btf: &Btf) -> EbpfLoader<'_> {
+fn with_btf(btf: &Btf) -> EbpfLoader<'_> {
     let limit = getrlimit(Resource::Nofile);
     let no_more = setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit });
     let mut loader = EbpfLoader::new();

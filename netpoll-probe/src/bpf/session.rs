@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf, EbpfError, Endianness,
+    Btf, Ebpf, EbpfError,
     maps::{MapError, RingBuf},
     programs::{
         BtfTracePoint, FEntry, Iter, KProbe, ProgramError, UProbe,
@@ -22,12 +22,12 @@ use netpoll_probe_common::{
 };
 use rustix::io::Errno;
 use thiserror::Error;
-use zerocopy::{FromBytes, IntoBytes as _};
+use zerocopy::FromBytes;
 
 use super::{
-    kernel_btf::{KernelBtf, Kind},
+    kernel_btf::KernelBtf,
     links::{Closing, Link},
-    loader, object,
+    loader,
     plan::{Hook, Plan, Site},
     reader::RingReader,
     support,
@@ -120,13 +120,10 @@ impl Session {
     /// # Errors
     /// When the kernel refuses the object, or one of its programs.
     pub fn load(config: &Config, plan: &Plan, kernel: &KernelBtf, log: bool) -> Result<Self, SessionError> {
-        // aya looks up ids by name in it, and has no relocations to do (rustc emits none).
-        let btf = Btf::parse(&kernel.only(&names(plan)), Endianness::default())?;
-        let log_level: u8 = if log { aya_log::Level::Debug as u8 } else { 0 };
-        let mut ebpf = loader::with_btf(&btf)
-            .override_global("CONFIG", config.as_bytes(), true)
-            .override_global(aya_log::LEVEL, &log_level, true)
-            .load(object::BYTES)?;
+        let exec = Hook::Tracepoint { program: EXEC, tracepoint: EXEC_TRACEPOINT };
+        let hooks = plan.hooks().chain([&exec]);
+        let btf = loader::btf(kernel, hooks, &[FILES_ITERATOR, TASKS_ITERATOR])?;
+        let mut ebpf = loader::load(config, &btf, log)?;
         let (mut uprobes, mut whole) = (Vec::new(), Vec::new());
         for hook in plan.hooks().rev() {
             if let Hook::Uprobe { program, site } = hook {
@@ -141,7 +138,6 @@ impl Session {
                 whole.extend(attach_one(&mut ebpf, &btf, hook)?);
             }
         }
-        let exec = Hook::Tracepoint { program: EXEC, tracepoint: EXEC_TRACEPOINT };
         whole.extend(attach_one(&mut ebpf, &btf, &exec)?);
         load_iterator(&mut ebpf, &btf, FILES, FILES_ITERATOR)?;
         if config.pid_namespace != support::INITIAL_PID_NAMESPACE {
@@ -315,20 +311,6 @@ pub fn measure_run_time() -> Result<OwnedFd, SessionError> {
 #[must_use]
 pub fn executable_of(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/exe"))
-}
-
-/// What the plan's programs, and those that every session has, attach to by a name in the kernel's BTF, as aya spells them.
-fn names(plan: &Plan) -> Vec<(Kind, String)> {
-    let typedef = |tracepoint: &str| (Kind::Typedef, format!("btf_trace_{tracepoint}"));
-    let iterator = |name: &str| (Kind::Function, format!("bpf_iter_{name}"));
-    plan.hooks()
-        .filter_map(|hook| match hook {
-            Hook::Tracepoint { tracepoint, .. } => Some(typedef(tracepoint)),
-            Hook::Fentry { function, .. } => Some((Kind::Function, (*function).to_owned())),
-            Hook::Uprobe { .. } | Hook::Kprobe { .. } => None,
-        })
-        .chain([typedef(EXEC_TRACEPOINT), iterator(FILES_ITERATOR), iterator(TASKS_ITERATOR)])
-        .collect()
 }
 
 fn load_iterator(

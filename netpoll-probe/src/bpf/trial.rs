@@ -3,23 +3,14 @@
 
 use std::{fs, num::NonZeroU32, path::Path};
 
-use aya::{
-    Btf, Endianness,
-    programs::{
-        BtfTracePoint, FEntry, Iter, KProbe, ProgramError, UProbe,
-        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
-    },
+use aya::programs::{
+    BtfTracePoint, FEntry, Iter, KProbe, ProgramError, UProbe,
+    uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
 };
 use netpoll_probe_common::config::Config;
 use rustix::io::Errno;
-use zerocopy::IntoBytes as _;
 
-use super::{
-    kernel_btf::{KernelBtf, Kind},
-    loader, object,
-    plan::Hook,
-    session::SessionError,
-};
+use super::{kernel_btf::KernelBtf, loader, plan::Hook, session::SessionError};
 
 /// The program that lists files, and the kernel's iterator that it runs on.
 const FILES: (&str, &str) = ("files", "task_file");
@@ -85,23 +76,8 @@ impl ProgramKind {
 /// When the object itself is refused, with its maps: then no program is.
 pub fn load(kernel: &KernelBtf, config: &Config, hooks: &[Hook]) -> Result<Vec<Trial>, Refusal> {
     let failed = |error: SessionError| Refusal::of(&error, error.errno());
-    let names: Vec<(Kind, String)> = hooks
-        .iter()
-        .filter_map(|hook| match hook {
-            Hook::Tracepoint { tracepoint, .. } => Some((Kind::Typedef, format!("btf_trace_{tracepoint}"))),
-            Hook::Fentry { function, .. } => Some((Kind::Function, (*function).to_owned())),
-            Hook::Uprobe { .. } | Hook::Kprobe { .. } => None,
-        })
-        .chain([(Kind::Function, format!("bpf_iter_{}", FILES.1))])
-        .collect();
-    let btf =
-        Btf::parse(&kernel.only(&names), Endianness::default()).map_err(|error| failed(error.into()))?;
-    let log_level: u8 = 0;
-    let mut ebpf = loader::with_btf(&btf)
-        .override_global("CONFIG", config.as_bytes(), true)
-        .override_global(aya_log::LEVEL, &log_level, true)
-        .load(object::BYTES)
-        .map_err(|error| failed(error.into()))?;
+    let btf = loader::btf(kernel, hooks.iter(), &[FILES.1]).map_err(|error| failed(error.into()))?;
+    let mut ebpf = loader::load(config, &btf, false).map_err(|error| failed(error.into()))?;
     let mut trial =
         |name: &'static str, hook: String, kind, load: &dyn Fn(&mut aya::programs::Program) -> _| {
             let result: Result<(), ProgramError> = match ebpf.program_mut(name) {
