@@ -54,7 +54,7 @@ struct Poll {
 #[inline(always)]
 pub fn exit(call: &Syscall, target: Target) {
     let count = call.result();
-    let sleeps = call.argument_3() as i32 != 0;
+    let sleeps = call.argument::<3>() as i32 != 0;
     // Where tracepoints stand in for the callback, the sleeper's waking is kept, and so are calls that returned nothing.
     let stands_in = config!(stand_ins) == 1;
     if count <= 0 && !stands_in {
@@ -76,7 +76,7 @@ pub fn exit(call: &Syscall, target: Target) {
     // The mask changes nothing; it shows the verifier a bound.
     let bytes = (taken as u32 * config!(epoll_event_bytes) as u32) & (POLL_SCRATCH_BYTES as u32 - 1);
     // SAFETY: bytes is less than the scratch's size. Tracepoint programs are not preempted, so it is ours.
-    if unsafe { bpf_probe_read_user(scratch.cast(), bytes, call.argument_1() as *const _) } != 0 {
+    if unsafe { bpf_probe_read_user(scratch.cast(), bytes, call.argument::<1>() as *const _) } != 0 {
         emit::count(Counter::ReadPollEvents);
         return;
     }
@@ -85,7 +85,7 @@ pub fn exit(call: &Syscall, target: Target) {
         waking_ns: if count == 1 && !may_have_timed_out(&thread, call) { thread.waking_ns } else { 0 },
         ready_after_ns,
         poller: u64::from(poller_of(call)),
-        epfd: call.argument_0(),
+        epfd: call.argument::<0>(),
         target: target.index,
         unseen_fd: 0,
         unseen_pd: 0,
@@ -126,7 +126,7 @@ fn bound(call: &Syscall, thread: &ThreadSlot, target: Target) -> u64 {
     // SAFETY: a map value. Two pollers at once may mix: then the bound is the older or the newer one, both true.
     unsafe {
         let before_ns = *last;
-        if call.result() >= call.argument_2() as i64 {
+        if call.result() >= call.argument::<2>() as i64 {
             // A call that was full may have left something behind.
             *last = 0;
         } else if thread.waking_ns != 0 {
@@ -145,14 +145,14 @@ fn last_bound(target: Target) -> u64 {
 /// not at the waking. The call began after the thread had left the one before.
 #[inline(always)]
 fn may_have_timed_out(thread: &ThreadSlot, call: &Syscall) -> bool {
-    let timeout_ms = call.argument_3() as i32;
+    let timeout_ms = call.argument::<3>() as i32;
     timeout_ms >= 0 && thread.waking_ns >= thread.left_ns + timeout_ms as u64 * NS_PER_MS
 }
 
 /// Who polls: with a timeout an M that may sleep; without, one that holds a P, or `sysmon`, which holds none.
 #[inline(always)]
 fn poller_of(call: &Syscall) -> u8 {
-    if call.argument_3() as i32 != 0 {
+    if call.argument::<3>() as i32 != 0 {
         return poller::BLOCKING;
     }
     let g = call.g();

@@ -1,6 +1,6 @@
 //! `runtime.pollDesc` (`runtime/netpoll.go`), as the target's memory has it: its beginning, in one read.
 
-use netpoll_probe_common::limit::POLL_DESC_BYTES;
+use netpoll_probe_common::{limit::POLL_DESC_BYTES, record::outcome};
 
 use crate::{config::config, read};
 
@@ -29,18 +29,6 @@ pub struct PollDesc {
     rg: u64,
     /// To write.
     wg: u64,
-}
-
-/// How a wait ended that `netpollblock` did not end as ready.
-pub enum Broken {
-    /// The pollDesc is closing.
-    Closed,
-    /// The deadline has expired.
-    Timeout,
-    /// An event error.
-    Error,
-    /// None of these: the deadline was moved.
-    Rearmed,
 }
 
 impl PollDesc {
@@ -85,21 +73,21 @@ impl PollDesc {
     /// `netpollcheckerr` at the start of `runtime_pollWait` will return at once: no wait, and no end.
     #[inline(always)]
     pub fn ends_at_once(&self, mode: u64) -> bool {
-        !matches!(self.broken(mode), Broken::Rearmed)
+        self.outcome(mode) != outcome::REARMED
     }
 
-    /// `netpollcheckerr`, in its order.
+    /// How a wait ends that `netpollblock` did not end as ready: `netpollcheckerr`, in its order.
     #[inline(always)]
-    pub fn broken(&self, mode: u64) -> Broken {
+    pub fn outcome(&self, mode: u64) -> u8 {
         let expired = if mode == READ { EXPIRED_READ_DEADLINE } else { EXPIRED_WRITE_DEADLINE };
         if self.is_closing() {
-            Broken::Closed
+            outcome::CLOSED
         } else if self.info & expired != 0 {
-            Broken::Timeout
+            outcome::TIMEOUT
         } else if mode == READ && self.info & EVENT_ERR != 0 {
-            Broken::Error
+            outcome::ERROR
         } else {
-            Broken::Rearmed
+            outcome::REARMED
         }
     }
 }

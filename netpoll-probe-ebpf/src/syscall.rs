@@ -114,13 +114,13 @@ pub fn exit(call: &Syscall) {
 #[inline(always)]
 fn follow(call: &Syscall, target: Target, kind: u8) {
     let again = call.result() == -EAGAIN;
-    let mut request = Request { target, fd: call.argument_0() as i32, mode: u64::from(kind), again };
+    let mut request = Request { target, fd: call.argument::<0>() as i32, mode: u64::from(kind), again };
     if kind == kind::SPLICE {
         // The pipe is not in the netpoller.
         let (fd, mode) = if find(request.fd, target.index).is_some() {
             (request.fd, READ)
         } else {
-            (call.argument_2() as i32, WRITE)
+            (call.argument::<2>() as i32, WRITE)
         };
         (request.fd, request.mode) = (fd, mode);
     }
@@ -280,7 +280,7 @@ pub fn find(fd: i32, target: u32) -> Option<u64> {
 /// A connect may have begun. Go registers the fd afterwards, and then waits.
 #[inline(always)]
 fn connecting(call: &Syscall, target: Target) {
-    let fd = call.argument_0() as u32;
+    let fd = call.argument::<0>() as u32;
     if call.result() == -EINPROGRESS
         && maps::CONNECTS.insert(&slot_key(call.g(), target.index), &fd, 0).is_err()
     {
@@ -291,12 +291,12 @@ fn connecting(call: &Syscall, target: Target) {
 /// The fd that was registered, if it is one that the goroutine is connecting: it waits for it now.
 #[inline(always)]
 fn registered(call: &Syscall, target: Target) -> Option<i32> {
-    if call.result() != 0 || call.argument_1() != EPOLL_CTL_ADD {
+    if call.result() != 0 || call.argument::<1>() != EPOLL_CTL_ADD {
         return None;
     }
     let key = slot_key(call.g(), target.index);
     // SAFETY: the value is copied at once.
     let fd = unsafe { maps::CONNECTS.get(&key) }.copied()?;
     let _ = maps::CONNECTS.remove(&key);
-    (u64::from(fd) == call.argument_2()).then_some(fd as i32)
+    (u64::from(fd) == call.argument::<2>()).then_some(fd as i32)
 }

@@ -13,7 +13,7 @@ use netpoll_probe_common::{
 use crate::{
     config::config,
     emit, file, labels, maps, now,
-    polldesc::{Broken, PollDesc, READ, WRITE},
+    polldesc::{PollDesc, READ, WRITE},
     read, regs, stack,
     target::{self, Target},
 };
@@ -289,12 +289,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
             emit::count(Counter::ReadOutcome);
             return Some(());
         };
-        match desc.broken(mode) {
-            Broken::Closed => outcome::CLOSED,
-            Broken::Timeout => outcome::TIMEOUT,
-            Broken::Error => outcome::ERROR,
-            Broken::Rearmed => outcome::REARMED,
-        }
+        desc.outcome(mode)
     };
     if by_syscalls {
         let wait = if mode == READ { &slot.read } else { &slot.write };

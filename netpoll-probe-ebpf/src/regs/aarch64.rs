@@ -65,63 +65,25 @@ pub mod number {
     pub const BOUND: usize = 512;
 }
 
+/// The registers that the ABI knows of.
 #[inline(always)]
-pub(super) unsafe fn number_of(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { u64::from((*regs).syscallno as u32) }
+pub(super) fn user(regs: &KernelRegs) -> &pt_regs {
+    &regs.user
 }
 
 #[inline(always)]
-pub(super) unsafe fn syscall_argument_0(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).orig_x0 }
+pub(super) fn number_of(regs: &KernelRegs) -> u64 {
+    u64::from(regs.syscallno as u32)
 }
 
 #[inline(always)]
-pub(super) unsafe fn syscall_argument_1(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).user.regs[1] }
-}
-
-#[inline(always)]
-pub(super) unsafe fn syscall_argument_2(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).user.regs[2] }
-}
-
-#[inline(always)]
-pub(super) unsafe fn syscall_argument_3(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).user.regs[3] }
-}
-
-#[inline(always)]
-pub(super) unsafe fn syscall_g(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).user.regs[28] }
-}
-
-#[inline(always)]
-pub(super) unsafe fn syscall_stack_pointer(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).user.sp }
-}
-
-#[inline(always)]
-pub(super) unsafe fn syscall_frame_pointer(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).user.regs[29] }
-}
-
-#[inline(always)]
-pub(super) unsafe fn syscall_instruction_pointer(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).user.pc }
+pub(super) fn syscall_argument<const N: usize>(regs: &KernelRegs) -> u64 {
+    const { assert!(N < 4) }
+    if N == 0 { regs.orig_x0 } else { regs.user.regs[N] }
 }
 
 /// A call leaves it in the link register.
 #[inline(always)]
-pub(super) unsafe fn syscall_return_address(regs: *const KernelRegs, _top: u64) -> u64 {
-    // SAFETY: see above.
-    unsafe { (*regs).user.regs[30] }
+pub(super) fn return_address(regs: &KernelRegs, _top: u64) -> u64 {
+    regs.user.regs[30]
 }

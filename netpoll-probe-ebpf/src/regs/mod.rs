@@ -64,10 +64,14 @@ pub fn frame_pointer(ctx: &ProbeContext) -> u64 {
 /// The address of the instruction.
 #[inline(always)]
 pub fn instruction_pointer(ctx: &ProbeContext) -> u64 {
-    let address = machine::instruction_pointer(regs(ctx));
-    // SAFETY: a field of a live reference. Volatile, or the compiler merges this read with others, and the verifier knows only plain
-    // ones of a context.
-    unsafe { address.read_volatile() }
+    read_plainly(machine::instruction_pointer(regs(ctx)))
+}
+
+/// Reads a register. Volatile, or the compiler merges this read with others, and the verifier knows only plain ones of a context.
+#[inline(always)]
+fn read_plainly(register: *const u64) -> u64 {
+    // SAFETY: a field of a live reference, in every call.
+    unsafe { register.read_volatile() }
 }
 
 /// Shifts a tagged pointer to the right, over its tag (`runtime/tagptr_64bit.go`, `taggedPointer.pointer`): with its sign on amd64,
@@ -98,11 +102,16 @@ impl Syscall {
         self.context
     }
 
+    #[inline(always)]
+    fn regs(&self) -> &machine::KernelRegs {
+        // SAFETY: the kernel's registers of the current task.
+        unsafe { &*self.regs }
+    }
+
     /// Which one ([`number`]).
     #[inline(always)]
     pub fn number(&self) -> u64 {
-        // SAFETY: the kernel's registers of the current task.
-        unsafe { machine::number_of(self.regs) }
+        machine::number_of(self.regs())
     }
 
     /// What it returns; an error is negative.
@@ -111,68 +120,41 @@ impl Syscall {
         self.result
     }
 
-    /// First argument.
+    /// One of its first four arguments.
     #[inline(always)]
-    pub fn argument_0(&self) -> u64 {
-        // SAFETY: as in `number`; so are the next ones.
-        unsafe { machine::syscall_argument_0(self.regs) }
-    }
-
-    /// Second argument.
-    #[inline(always)]
-    pub fn argument_1(&self) -> u64 {
-        // SAFETY: see above.
-        unsafe { machine::syscall_argument_1(self.regs) }
-    }
-
-    /// Third argument.
-    #[inline(always)]
-    pub fn argument_2(&self) -> u64 {
-        // SAFETY: see above.
-        unsafe { machine::syscall_argument_2(self.regs) }
-    }
-
-    /// Fourth argument.
-    #[inline(always)]
-    pub fn argument_3(&self) -> u64 {
-        // SAFETY: see above.
-        unsafe { machine::syscall_argument_3(self.regs) }
+    pub fn argument<const N: usize>(&self) -> u64 {
+        machine::syscall_argument::<N>(self.regs())
     }
 
     /// The `runtime.g` that made it: `runtime/internal/syscall.Syscall6`, `syscall.Syscall` (Go 1.18) and `runtime.epollwait` leave the
     /// register alone.
     #[inline(always)]
     pub fn g(&self) -> u64 {
-        // SAFETY: see above.
-        unsafe { machine::syscall_g(self.regs) }
+        machine::g(machine::user(self.regs()))
     }
 
     /// The stack pointer.
     #[inline(always)]
     pub fn stack_pointer(&self) -> u64 {
-        // SAFETY: see above.
-        unsafe { machine::syscall_stack_pointer(self.regs) }
+        machine::stack_pointer(machine::user(self.regs()))
     }
 
     /// The frame pointer: that of the caller of the function that makes the system call, which has no frame.
     #[inline(always)]
     pub fn frame_pointer(&self) -> u64 {
-        // SAFETY: see above.
-        unsafe { machine::syscall_frame_pointer(self.regs) }
+        machine::frame_pointer(machine::user(self.regs()))
     }
 
     /// The address after the instruction.
     #[inline(always)]
     pub fn instruction_pointer(&self) -> u64 {
-        // SAFETY: see above.
-        unsafe { machine::syscall_instruction_pointer(self.regs) }
+        read_plainly(machine::instruction_pointer(machine::user(self.regs())))
     }
 
     /// Where that function will return to; `top` is the word on top of the stack.
     #[inline(always)]
     pub fn return_address(&self, top: u64) -> u64 {
-        // SAFETY: see above.
-        unsafe { machine::syscall_return_address(self.regs, top) }
+        machine::return_address(self.regs(), top)
     }
 }
 
@@ -182,7 +164,7 @@ pub fn sleeps_in_poll(task: *const task_struct) -> bool {
     // SAFETY: the task is a BTF pointer that is not null. The helper gives the place of its registers, with their type.
     unsafe {
         let regs = bpf_task_pt_regs(task.cast_mut()) as *const machine::KernelRegs;
-        machine::number_of(regs) == number::EPOLL_PWAIT as u64
+        machine::number_of(&*regs) == number::EPOLL_PWAIT as u64
     }
 }
 

@@ -57,62 +57,30 @@ pub mod number {
     pub const BOUND: usize = 512;
 }
 
+/// The registers that the ABI knows of.
 #[inline(always)]
-pub(super) unsafe fn number_of(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).orig_rax }
+pub(super) fn user(regs: &KernelRegs) -> &pt_regs {
+    regs
 }
 
 #[inline(always)]
-pub(super) unsafe fn syscall_argument_0(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).rdi }
+pub(super) fn number_of(regs: &KernelRegs) -> u64 {
+    regs.orig_rax
 }
 
 #[inline(always)]
-pub(super) unsafe fn syscall_argument_1(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).rsi }
-}
-
-#[inline(always)]
-pub(super) unsafe fn syscall_argument_2(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).rdx }
-}
-
-#[inline(always)]
-pub(super) unsafe fn syscall_argument_3(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).r10 }
-}
-
-#[inline(always)]
-pub(super) unsafe fn syscall_g(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).r14 }
-}
-
-#[inline(always)]
-pub(super) unsafe fn syscall_stack_pointer(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).rsp }
-}
-
-#[inline(always)]
-pub(super) unsafe fn syscall_frame_pointer(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).rbp }
-}
-
-#[inline(always)]
-pub(super) unsafe fn syscall_instruction_pointer(regs: *const KernelRegs) -> u64 {
-    // SAFETY: by the caller's promise that these are the kernel's registers of a task; so in the next ones.
-    unsafe { (*regs).rip }
+pub(super) fn syscall_argument<const N: usize>(regs: &KernelRegs) -> u64 {
+    const { assert!(N < 4) }
+    match N {
+        0 => regs.rdi,
+        1 => regs.rsi,
+        2 => regs.rdx,
+        _ => regs.r10,
+    }
 }
 
 /// A call pushes it.
 #[inline(always)]
-pub(super) unsafe fn syscall_return_address(_regs: *const KernelRegs, top: u64) -> u64 {
+pub(super) fn return_address(_regs: &KernelRegs, top: u64) -> u64 {
     top
 }
