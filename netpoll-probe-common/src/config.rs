@@ -1,6 +1,8 @@
 //! What user space tells the programs before they load. The kernel freezes it, so the verifier sees constants and
 //! drops the code that they switch off.
 
+use crate::limit::{POLL_DESC_BYTES, RUNTIME_STRUCT_BYTES};
+
 /// Forms of a goroutine's pprof labels.
 pub mod labels {
     /// `*map[string]string`, Go 1.18–1.23 (`runtime/pprof/label.go`).
@@ -160,4 +162,32 @@ pub struct Config {
     pub epitem_fd: u32,
     /// `file.f_ep`: the list of its epoll items.
     pub file_ep: u32,
+}
+
+impl Config {
+    /// A field that lies beyond what the programs read of its struct at once, and where; `None`: there is none.
+    #[must_use]
+    pub fn beyond_reach(&self) -> Option<(&'static str, u32)> {
+        let poll_desc = [
+            ("runtime.pollDesc.fd", self.pd_fd),
+            ("runtime.pollDesc.fdseq", self.pd_fdseq),
+            ("runtime.pollDesc.atomicInfo", self.pd_atomic_info),
+            ("runtime.pollDesc.rg", self.pd_rg),
+            ("runtime.pollDesc.wg", self.pd_wg),
+        ];
+        // The last ones are where the reads end.
+        let [g, m] = [self.g_labels, self.m_p].map(|last| last.min(RUNTIME_STRUCT_BYTES as u32 - 8));
+        let of_runtime = [
+            ("runtime.g.goid", self.g_goid, g),
+            ("runtime.g.labels", self.g_labels, g),
+            ("runtime.m.g0", self.m_g0, m),
+            ("runtime.m.p", self.m_p, m),
+        ];
+        poll_desc
+            .into_iter()
+            .map(|(field, offset)| (field, offset, POLL_DESC_BYTES as u32 - 8))
+            .chain(of_runtime)
+            .find(|(_, offset, last)| offset > last || offset % 8 != 0)
+            .map(|(field, offset, _)| (field, offset))
+    }
 }

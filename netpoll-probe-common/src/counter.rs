@@ -49,11 +49,13 @@ pub enum Counter {
     ConnectsFull,
     /// Goroutines that were found waiting for a collected event, and whose system call before had not been seen: waits that are lost.
     StartUnseen,
+    /// PollDescs that could not be read when their event was collected: who had been told EAGAIN is taken to have parked.
+    ReadAtPoll,
 }
 
 impl Counter {
     /// All counters, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::RingFullWait,
         Self::RingFullStack,
         Self::RingFullUnixName,
@@ -76,6 +78,7 @@ impl Counter {
         Self::ResolveWithoutStart,
         Self::ConnectsFull,
         Self::StartUnseen,
+        Self::ReadAtPoll,
     ];
 
     /// The name that reports use.
@@ -104,6 +107,7 @@ impl Counter {
             Self::ResolveWithoutStart => "resolve_without_start",
             Self::ConnectsFull => "connects_full",
             Self::StartUnseen => "start_unseen",
+            Self::ReadAtPoll => "read_at_poll",
         }
     }
 

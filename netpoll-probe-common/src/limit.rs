@@ -10,6 +10,10 @@ pub const STACK_COPY_BYTES: usize = 4096;
 /// Bytes of a `runtime.pollDesc` that are read at once: its fd, `fdseq`, `atomicInfo`, `rg` and `wg` lie in them in every version.
 pub const POLL_DESC_BYTES: usize = 64;
 
+/// Bytes of a `runtime.g` or `runtime.m` that are read at once at most: the fields that are taken lie in them in every version. A power of
+/// two.
+pub const RUNTIME_STRUCT_BYTES: usize = 512;
+
 /// Events that Go's netpoller takes from one `epoll_pwait` (`runtime/netpoll_epoll.go`, `var events [128]`; the same
 /// in Go 1.18–1.27).
 pub const POLL_EVENTS: usize = 128;
@@ -37,6 +41,9 @@ pub const SLOTS: u32 = 1 << 18;
 
 /// Sockets that the tracepoint plan can find a slot for (least recently used ones go first).
 pub const SOCKETS: u32 = 1 << 16;
+
+/// PollDescs whose fd is remembered (least recently used ones go first).
+pub const FDS: u32 = 1 << 16;
 
 /// Stacks whose addresses were already handed to user space (least recently used ones are handed over again).
 pub const STACKS: u32 = 1 << 14;

@@ -33,7 +33,8 @@ pub struct PollDescSlot {
     pub file: FileFacts,
 }
 
-/// The wait that a goroutine is in, in one direction.
+/// The wait that a goroutine is in, in one direction. In the first cache line stands what stamps and polls touch, too: the kernel lays the
+/// value of an entry of this size at the beginning of one (`kernel/bpf/hashtab.c`, `struct htab_elem`, behind `bpf_mem_alloc`'s link).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "user",
@@ -43,30 +44,16 @@ pub struct PollDescSlot {
 pub struct WaitSlot {
     /// When it began, CLOCK_MONOTONIC ns; 0: nobody waits. Written last at the start of a wait, and first at its end.
     pub start_ns: u64,
-    /// The goroutine's `runtime.g`.
-    pub g: u64,
-    /// Its id.
-    pub goid: u64,
     /// When the kernel made the fd ready, 0: not stamped.
     pub kernel_ready_ns: u64,
-    /// When that is not known: not before this; 0: no bound.
-    pub kernel_ready_after_ns: u64,
     /// When the poller collected the event, 0: not yet.
     pub poll_ns: u64,
     /// The last time that the poller collected an event of this direction, whether or not somebody waited.
     pub last_poll_ns: u64,
-    /// The P on which the last wait of this direction ended; with the next two it tells a spurious wake.
-    pub last_p: u64,
-    /// That P's `schedtick` (low half) and `syscalltick` (high half) then.
-    pub last_ticks: u64,
-    /// The goroutine of that wait.
-    pub last_g: u64,
-    /// A TCP socket's `bytes_sent` when a reader's wait began; between waits, when the last one ended.
-    pub sent_bytes: u64,
+    /// The goroutine's `runtime.g`.
+    pub g: u64,
     /// The stack that the goroutine parked with, where that is seen; 0: not known.
     pub stack_hash: u64,
-    /// Its labels then; 0: none, or not known.
-    pub labels_hash: u64,
     /// `pollDesc.fdseq` at the start, cut to the bits of the epoll tag.
     pub tag: u32,
     /// The file descriptor.
@@ -79,6 +66,23 @@ pub struct WaitSlot {
     pub flags: u16,
     /// The socket's state when the wait began (`enum` in `include/net/tcp_states.h`).
     pub socket_state: u32,
+
+    /// The goroutine's id. From here on, what only a start and an end touch.
+    pub goid: u64,
+    /// When [`Self::kernel_ready_ns`] is not known: not before this; 0: no bound.
+    pub kernel_ready_after_ns: u64,
+    /// A TCP socket's `bytes_sent` when a reader's wait began; between waits, when the last one ended.
+    pub sent_bytes: u64,
+    /// Its labels then; 0: none, or not known.
+    pub labels_hash: u64,
+    /// The P on which the last wait of this direction ended; with the next two it tells a spurious wake.
+    pub last_p: u64,
+    /// That P's `schedtick` (low half) and `syscalltick` (high half) then.
+    pub last_ticks: u64,
+    /// The goroutine of that wait.
+    pub last_g: u64,
+    /// Zero: two cache lines in all.
+    pub reserved: u64,
 }
 
 /// The file behind a pollDesc's fd, as the kernel knows it.
@@ -117,28 +121,31 @@ pub struct FileFacts {
     pub known: u32,
 }
 
+const _: () = assert!(size_of::<WaitSlot>() == 128 && core::mem::offset_of!(WaitSlot, goid) == 64);
+
 impl WaitSlot {
     /// Nobody waits, and nobody ever did.
     pub const NOBODY: Self = Self {
         start_ns: 0,
-        g: 0,
-        goid: 0,
         kernel_ready_ns: 0,
-        kernel_ready_after_ns: 0,
         poll_ns: 0,
         last_poll_ns: 0,
-        last_p: 0,
-        last_ticks: 0,
-        last_g: 0,
-        sent_bytes: 0,
+        g: 0,
         stack_hash: 0,
-        labels_hash: 0,
         tag: 0,
         fd: 0,
         kernel_ready_source: 0,
         poller: 0,
         flags: 0,
         socket_state: 0,
+        goid: 0,
+        kernel_ready_after_ns: 0,
+        sent_bytes: 0,
+        labels_hash: 0,
+        last_p: 0,
+        last_ticks: 0,
+        last_g: 0,
+        reserved: 0,
     };
 }
 

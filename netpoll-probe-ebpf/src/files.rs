@@ -8,7 +8,11 @@ use aya_ebpf::{
 };
 use netpoll_probe_common::{record::FileRecord, slot::FileFacts};
 
-use crate::{config::config, file, read, target};
+use crate::{
+    config::config,
+    file, read,
+    target::{self, Target},
+};
 
 /// `struct bpf_iter_meta`, `include/linux/bpf.h`.
 #[repr(C)]
@@ -46,7 +50,8 @@ pub fn entry(ctx: *const TaskFile) {
     }
     // SAFETY: a BTF pointer that is not null; the offset is the kernel's own.
     let tgid = unsafe { task.add(config!(task_tgid) as usize).cast::<u32>().read() };
-    let Some(target) = target::of(tgid) else { return };
+    let Some(index) = target::index_of(tgid) else { return };
+    let target = Target { tgid, index, thread: tgid };
     // SAFETY: as above.
     let (fd, seq) = unsafe { ((*ctx).fd, (*(*ctx).meta).seq()) };
     let address = open_file as u64;

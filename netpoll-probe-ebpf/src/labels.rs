@@ -47,10 +47,15 @@ struct Walk {
     failed: u64,
 }
 
-/// Hands the goroutine's labels over if they are new, and returns their hash; 0: it has none, or they are not known.
+/// Where a goroutine's labels are; 0: it has none, or that is not known.
 #[inline(always)]
-pub fn hash(g: u64, target: Target) -> u64 {
-    let labels = read::user::<u64>(g + config!(g_labels)).unwrap_or(0);
+pub fn of(g: u64) -> u64 {
+    read::user(g + config!(g_labels)).unwrap_or(0)
+}
+
+/// Hands the labels over if they are new, and returns their hash; 0: there are none, or they are not known.
+#[inline(always)]
+pub fn hash(labels: u64, target: Target) -> u64 {
     if labels == 0 {
         return 0;
     }

@@ -20,6 +20,7 @@ mod emit;
 mod exec;
 mod file;
 mod files;
+mod goroutine;
 mod labels;
 mod maps;
 mod poll;

@@ -8,9 +8,9 @@ use aya_ebpf::{
 use netpoll_probe_common::{
     counter::Counter,
     limit::{
-        CONNECTS as CONNECT_COUNT, LABEL_SETS, LABELS, POLL_SCRATCH_BYTES, RESOLVES as RESOLVE_COUNT,
-        RING_BYTES, SLOTS as SLOT_COUNT, SOCKETS as SOCKET_COUNT, STACKS, TARGETS as TARGET_COUNT,
-        THREADS as THREAD_COUNT, UNIX_NAMES,
+        CONNECTS as CONNECT_COUNT, FDS as FD_COUNT, LABEL_SETS, LABELS, POLL_SCRATCH_BYTES, RESOLVES as RESOLVE_COUNT,
+        RING_BYTES, RUNTIME_STRUCT_BYTES, SLOTS as SLOT_COUNT, SOCKETS as SOCKET_COUNT, STACKS,
+        TARGETS as TARGET_COUNT, THREADS as THREAD_COUNT, UNIX_NAMES,
     },
     record::Label,
     slot::{PollDescSlot, ThreadSlot},
@@ -82,6 +82,16 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::A
 /// The event array of an `epoll_pwait`, while it is decoded.
 #[map]
 pub static POLL_EVENTS_SCRATCH: PerCpuArray<[u32; POLL_SCRATCH_BYTES / 4]> =
+    PerCpuArray::with_max_entries(1, 0);
+
+/// The pollDesc ([`slot_key`](netpoll_probe_common::slot::slot_key)) → its fd, where that is the key of its slot: for a pollDesc that cannot
+/// be read.
+#[map]
+pub static FDS: LruHashMap<u64, i32> = LruHashMap::with_max_entries(FD_COUNT, 0);
+
+/// A `runtime.g` or `runtime.m`, while its fields are taken.
+#[map]
+pub static RUNTIME_STRUCT_SCRATCH: PerCpuArray<[u64; 2 * RUNTIME_STRUCT_BYTES / 8]> =
     PerCpuArray::with_max_entries(1, 0);
 
 /// A stack while it is walked and hashed.

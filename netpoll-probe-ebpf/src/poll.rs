@@ -15,7 +15,7 @@ use netpoll_probe_common::{
 
 use crate::{
     config::config,
-    emit, file, maps, now,
+    emit, file, goroutine, maps, now,
     polldesc::{PollDesc, READ, WRITE},
     read,
     regs::{self, Syscall},
@@ -61,7 +61,7 @@ pub fn exit(call: &Syscall, target: Target) {
         return;
     }
     let now_ns = now();
-    let thread = if stands_in { left(now_ns) } else { ThreadSlot::default() };
+    let thread = if stands_in { left(now_ns, target) } else { ThreadSlot::default() };
     let ready_after_ns = if stands_in && sleeps { bound(call, &thread, target) } else { last_bound(target) };
     if count <= 0 {
         return;
@@ -103,10 +103,9 @@ pub fn exit(call: &Syscall, target: Target) {
 
 /// What is known of the thread's call, and marks that it has left.
 #[inline(always)]
-fn left(now_ns: u64) -> ThreadSlot {
-    let thread = target::thread();
-    let Some(slot) = maps::THREADS.get_ptr_mut(&thread) else {
-        let _ = maps::THREADS.insert(&thread, &ThreadSlot { left_ns: now_ns, waking_ns: 0 }, 0);
+fn left(now_ns: u64, target: Target) -> ThreadSlot {
+    let Some(slot) = maps::THREADS.get_ptr_mut(&target.thread) else {
+        let _ = maps::THREADS.insert(&target.thread, &ThreadSlot { left_ns: now_ns, waking_ns: 0 }, 0);
         return ThreadSlot::default();
     };
     // SAFETY: a map value; only this thread and its wakers touch it, and they only while it sleeps.
@@ -155,16 +154,7 @@ fn poller_of(call: &Syscall) -> u8 {
     if call.argument::<3>() as i32 != 0 {
         return poller::BLOCKING;
     }
-    let g = call.g();
-    let p = (|| {
-        let m: u64 = read::user(g + config!(g_m))?;
-        let g0: u64 = read::user(m + config!(m_g0))?;
-        if g0 != g {
-            return None;
-        }
-        read::user::<u64>(m + config!(m_p))
-    })();
-    match p {
+    match goroutine::p_of_scheduler(call.g()) {
         None => poller::UNKNOWN,
         Some(0) => poller::SYSMON,
         Some(_) => poller::NONBLOCKING,
@@ -209,10 +199,7 @@ unsafe extern "C" fn each_event(index: u64, poll: *mut c_void) -> i64 {
 /// The runtime has not handled the event yet, so whoever waits for it stands in the pollDesc. Returns the slot of those that are known.
 #[inline(always)]
 fn who_waits(pd: u64, tag: u32, (reads, writes): (bool, bool), poll: &mut Poll) -> Option<*mut PollDescSlot> {
-    let Some(desc) = PollDesc::read(pd) else {
-        emit::count(Counter::ReadTarget);
-        return None;
-    };
+    let Some(desc) = PollDesc::read(pd) else { return unread(pd, poll.target) };
     let slot = maps::SLOTS.get_ptr_mut(&slot_key(desc.fd as u64, poll.target));
     // SAFETY: a map value; see wait::begin for who else writes it.
     let known = slot.map(|slot| unsafe { &mut *slot }).filter(|slot| slot.pd == pd && desc.tag == tag);
@@ -231,6 +218,16 @@ fn who_waits(pd: u64, tag: u32, (reads, writes): (bool, bool), poll: &mut Poll) 
         look(&mut known.write, desc.is_waited_on(WRITE), tag, poll.now_ns);
     }
     slot
+}
+
+/// The slot of a pollDesc that cannot be read at this moment: its page is being moved, or is swapped out.
+#[inline(always)]
+fn unread(pd: u64, target: u32) -> Option<*mut PollDescSlot> {
+    emit::count(Counter::ReadAtPoll);
+    // SAFETY: the value is copied at once.
+    let fd = unsafe { maps::FDS.get(&slot_key(pd, target)) }.copied()?;
+    // SAFETY: a map value.
+    maps::SLOTS.get_ptr_mut(&slot_key(fd as u64, target)).filter(|slot| unsafe { (**slot).pd } == pd)
 }
 
 /// A goroutine that was told EAGAIN and does not stand in the pollDesc will not wait, unless it is on its way: then it parks if it gets

@@ -32,19 +32,31 @@ pub struct PollDesc {
 }
 
 impl PollDesc {
+    /// Not read yet.
+    pub const NONE: Self = Self { fd: -1, tag: 0, info: 0, rg: 0, wg: 0 };
+
     /// Reads it at `address`.
     #[inline(always)]
     pub fn read(address: u64) -> Option<Self> {
-        let block: [u64; POLL_DESC_BYTES / 8] = read::user(address)?;
-        let tag = if config!(pd_has_fdseq) == 1 {
+        let mut desc = Self::NONE;
+        desc.read_into(address).then_some(desc)
+    }
+
+    /// The same for a place that is given: the compiler does not see through an `Option` between functions. Returns whether it could be read.
+    #[inline(always)]
+    pub fn read_into(&mut self, address: u64) -> bool {
+        let Some(block) = read::user::<[u64; POLL_DESC_BYTES / 8]>(address) else { return false };
+        self.tag = if config!(pd_has_fdseq) == 1 {
             (word(&block, config!(pd_fdseq)) & ((1 << config!(tag_bits)) - 1)) as u32
         } else {
             0
         };
-        let (rg, wg) = (word(&block, config!(pd_rg)), word(&block, config!(pd_wg)));
+        self.rg = word(&block, config!(pd_rg));
+        self.wg = word(&block, config!(pd_wg));
         // `atomicInfo` is the lower half of its word on these machines.
-        let info = word(&block, config!(pd_atomic_info)) as u32;
-        Some(Self { fd: word(&block, config!(pd_fd)) as i32, tag, info, rg, wg })
+        self.info = word(&block, config!(pd_atomic_info)) as u32;
+        self.fd = word(&block, config!(pd_fd)) as i32;
+        true
     }
 
     /// An event was collected that nobody has waited for: `netpollblock` will return at once.

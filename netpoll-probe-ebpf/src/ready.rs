@@ -137,7 +137,7 @@ pub fn waking(task: *const task_struct) {
             task.add(config!(task_pid) as usize).cast::<u32>().read(),
         )
     };
-    if target::of(tgid).is_none() || !regs::sleeps_in_poll(task.cast()) {
+    if target::index_of(tgid).is_none() || !regs::sleeps_in_poll(task.cast()) {
         return;
     }
     let waking_ns = now();

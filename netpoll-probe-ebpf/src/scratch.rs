@@ -1,11 +1,12 @@
 //! Per-CPU memory for what is too large for the stack, between its reading and its handing over.
 //!
 //! A uprobe's program can be preempted by another's on the same CPU, which then takes the same scratch. Each writes its
-//! name first, and looks whether it still stands there when it is done.
+//! name first, and looks whether it still stands there when it is done. Where system calls show the waits, only the program of their
+//! tracepoint uses a scratch, which is not preempted.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 
-use crate::target::Target;
+use crate::{config::config, target::Target};
 
 /// A value that belongs to who used it last.
 #[repr(C)]
@@ -23,6 +24,9 @@ impl<T> Scratch<T> {
     /// Takes a scratch. `scratch` is a value of a per-CPU map.
     #[inline(always)]
     pub fn take(scratch: *mut Self) -> User {
+        if config!(follow_syscalls) == 1 {
+            return User(0);
+        }
         // SAFETY: the helper has no preconditions. The time makes the name unique among the users of this CPU's scratch.
         let user = bpf_get_current_pid_tgid() ^ unsafe { bpf_ktime_get_ns() }.rotate_left(32);
         // SAFETY: a value of a map that lives as long as the program.
@@ -33,6 +37,9 @@ impl<T> Scratch<T> {
     /// Whether nobody else took it since, so that what stands in it is whole.
     #[inline(always)]
     pub fn is_still_of(scratch: *mut Self, user: User) -> bool {
+        if config!(follow_syscalls) == 1 {
+            return true;
+        }
         // SAFETY: as above.
         unsafe { (&raw const (*scratch).user).read_volatile() == user.0 }
     }

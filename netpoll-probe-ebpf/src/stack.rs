@@ -18,7 +18,7 @@ use netpoll_probe_common::{
 };
 
 use crate::{
-    emit, maps, read,
+    emit, goroutine, maps, read,
     regs::{self, Syscall},
     scratch::{self, Scratch},
     target::Target,
@@ -36,9 +36,6 @@ pub struct Walked {
     copy: [u64; STACK_COPY_BYTES / 8],
 }
 
-/// `runtime.g.stack.hi` (`runtime/runtime2.go`: `stack` is the first field of `g`, in every version).
-const G_STACK_HI: u64 = 8;
-
 /// What a frame pointer points to: the caller's frame pointer, and the address to return to.
 const FRAME_BYTES: u64 = 16;
 
@@ -46,9 +43,9 @@ const FRAME_BYTES: u64 = 16;
 struct Leaf {
     /// The program's context, for the kernel's own walk.
     context: *mut c_void,
-    /// The `runtime.g` whose stack it is.
-    g: u64,
     pc: u64,
+    /// One past the stack's highest address.
+    stack_hi: u64,
     /// What is copied begins here.
     base: u64,
     frame_pointer: u64,
@@ -60,8 +57,9 @@ pub fn hash_of_uprobe(ctx: &ProbeContext, target: Target) -> u64 {
     let frame_pointer = regs::frame_pointer(ctx);
     let leaf = Leaf {
         context: ctx.as_ptr(),
-        g: regs::g(ctx),
         pc: regs::instruction_pointer(ctx),
+        // Where it is not known the kernel walks.
+        stack_hi: read::user(regs::g(ctx) + goroutine::STACK_HI).unwrap_or(frame_pointer),
         base: frame_pointer,
         frame_pointer,
     };
@@ -71,11 +69,11 @@ pub fn hash_of_uprobe(ctx: &ProbeContext, target: Target) -> u64 {
 /// The same at a system call. The function that makes it has no frame, so its caller stands elsewhere. `last` is one that was handed over
 /// not long ago.
 #[inline(always)]
-pub fn hash_of_syscall(call: &Syscall, last: u64, target: Target) -> u64 {
+pub fn hash_of_syscall(call: &Syscall, stack_hi: u64, last: u64, target: Target) -> u64 {
     let leaf = Leaf {
         context: call.context(),
-        g: call.g(),
         pc: call.instruction_pointer(),
+        stack_hi,
         base: call.stack_pointer(),
         frame_pointer: call.frame_pointer(),
     };
@@ -134,21 +132,24 @@ fn is_whole(scratch: *mut Scratch<Walked>, user: scratch::User) -> bool {
     whole
 }
 
-/// The way through a copy of a stack.
+/// Frames that one call of `bpf_loop`'s callback follows.
+const FRAMES_AT_ONCE: u64 = 4;
+
+/// The way through a copy of a stack. Those that begin as zero do not stand together: the compiler would make a call of it.
 struct Walk {
     /// The next address.
     pc: u64,
-    frame_pointer: u64,
-    /// Where the copy lies in the process.
-    base: u64,
-    copied_bytes: u64,
-    hash: u64,
     /// How many addresses came from elsewhere.
     first: u64,
+    frame_pointer: u64,
     /// How many there are, with those.
     frames: u64,
+    /// Where the copy lies in the process.
+    base: u64,
     /// 1: it goes on beyond the copy.
     beyond: u64,
+    copied_bytes: u64,
+    hash: u64,
 }
 
 /// Follows the frame pointers through a copy of the stack's beginning. Returns hash and number of frames; `None`: it goes on beyond the
@@ -163,7 +164,7 @@ fn walk_copy(
     let base = leaf.base;
     let copy = walked.cast::<u8>().wrapping_add(offset_of!(Walked, copy));
     // No more than there is of it: copying costs more than walking.
-    let above: u64 = read::user::<u64>(leaf.g + G_STACK_HI)?.wrapping_sub(base);
+    let above = leaf.stack_hi.wrapping_sub(base);
     let copied_bytes = if above > STACK_COPY_BYTES as u64 { STACK_COPY_BYTES as u64 } else { above };
     // SAFETY: the copy has as many bytes or more; the helper checks the address.
     if unsafe { bpf_probe_read_user(copy.cast(), copied_bytes as u32, base as *const _) } != 0 {
@@ -191,8 +192,8 @@ fn walk_copy(
     // SAFETY: the callback has the signature that the helper wants, and gets a context that outlives the loop.
     unsafe {
         bpf_loop(
-            (STACK_FRAMES as u64 - walk.first) as u32,
-            each_frame as *mut c_void,
+            STACK_FRAMES.div_ceil(FRAMES_AT_ONCE as usize) as u32,
+            next_frames as *mut c_void,
             (&raw mut walk).cast(),
             0,
         );
@@ -200,22 +201,40 @@ fn walk_copy(
     (walk.beyond == 0).then_some((walk.hash | 1, walk.frames))
 }
 
-/// One frame: a callback of `bpf_loop`, which the verifier goes through once. A loop of the program itself it would go through frame by
+/// Some frames: a callback of `bpf_loop`, which the verifier goes through once. A loop of the program itself it would go through frame by
 /// frame, for each way that leads to it.
-unsafe extern "C" fn each_frame(index: u64, walk: *mut c_void) -> i64 {
+unsafe extern "C" fn next_frames(index: u64, walk: *mut c_void) -> i64 {
     // SAFETY: `walk_copy` passes a Walk.
     let walk = unsafe { &mut *walk.cast::<Walk>() };
     let Some(scratch) = maps::STACK_SCRATCH.get_ptr_mut(0) else { return 1 };
     // SAFETY: the scratch is this CPU's; see `hash`.
     let walked = unsafe { (&raw mut (*scratch).value).cast::<u8>() };
-    // By the index, and not by a count of its own, whose values the verifier would go through. The mask changes nothing; it shows a bound.
-    let frame = (index + walk.first) as usize & (STACK_ROOM - 1);
+    // By the index, and not by a count of its own, whose values the verifier would go through.
+    let first = index * FRAMES_AT_ONCE + walk.first;
+    let mut at = 0;
+    while at < FRAMES_AT_ONCE {
+        if !next_frame(walk, walked, first + at) {
+            return 1;
+        }
+        at += 1;
+    }
+    0
+}
+
+/// The frame of this number. Returns whether the next one is to be followed.
+#[inline(always)]
+fn next_frame(walk: &mut Walk, walked: *mut u8, frame: u64) -> bool {
+    if frame >= STACK_FRAMES as u64 {
+        return false;
+    }
+    // The mask changes nothing; it shows a bound.
+    let place = frame as usize & (STACK_ROOM - 1);
     // SAFETY: less than there is room for.
-    unsafe { walked.cast::<u64>().add(frame).write(walk.pc) };
+    unsafe { walked.cast::<u64>().add(place).write(walk.pc) };
     walk.hash = scratch::fnv(walk.hash, walk.pc);
-    walk.frames = index + walk.first + 1;
+    walk.frames = frame + 1;
     if walk.frame_pointer == 0 {
-        return 1;
+        return false;
     }
     // Opaque, or the compiler adds the parts to the pointer one by one, whose bounds the verifier does not see.
     let offset = black_box(walk.frame_pointer.wrapping_sub(walk.base));
@@ -224,7 +243,7 @@ unsafe extern "C" fn each_frame(index: u64, walk: *mut c_void) -> i64 {
         || offset + FRAME_BYTES > walk.copied_bytes
     {
         walk.beyond = 1;
-        return 1;
+        return false;
     }
     // SAFETY: a frame fits between the offset and the end of the copy, and both are aligned.
     unsafe {
@@ -232,7 +251,7 @@ unsafe extern "C" fn each_frame(index: u64, walk: *mut c_void) -> i64 {
         walk.frame_pointer = frame.read();
         walk.pc = frame.add(1).read();
     }
-    0
+    true
 }
 
 /// Lets the kernel walk. Returns hash and number of frames; `None`: it cannot.

@@ -16,7 +16,9 @@ use netpoll_probe_common::{
 
 use crate::{
     config::config,
-    emit, file, labels, maps, now,
+    emit, file,
+    goroutine::Goroutine,
+    labels, maps, now,
     poll::{self, decode},
     polldesc::{self, PollDesc, READ, WRITE},
     read,
@@ -173,37 +175,37 @@ fn end(call: &Syscall, request: &Request, slot: &mut PollDescSlot) {
 #[inline(always)]
 fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot, registers: bool) -> Option<()> {
     let &Request { target, mode, .. } = request;
-    let slot = slot_for(request, slot);
+    let mut desc = PollDesc::NONE;
+    let slot = slot_for(request, slot, &mut desc);
     if slot.is_null() {
         return Some(());
     }
     // SAFETY: see wait::begin for who else writes it.
     let slot = unsafe { &mut *slot };
-    let desc = PollDesc::read(slot.pd)?;
     let g = call.g();
-    let goid: u64 = read::user(g + config!(g_goid))?;
+    let Goroutine { goid, labels, stack_hi } = Goroutine::read(g)?;
     wait::begin(slot, &desc, &Parking { key: request.key(), g, goid, mode, now_ns: now() }, target);
     let wait = wait::of(slot, mode);
     if registers && wait.poll_ns == 0 {
         // A connect that was done at once is collected at once, perhaps before its wait was seen to begin.
         wait::ran_then(wait);
     }
-    wait.stack_hash = stack_hash(call, wait.stack_hash, target);
-    wait.labels_hash = labels::hash(g, target);
+    wait.stack_hash = stack_hash(call, stack_hi, wait.stack_hash, target);
+    wait.labels_hash = labels::hash(labels, target);
     Some(())
 }
 
 /// The stack that the goroutine waits with. A function of its own: together, programs and functions have 512 bytes of stack.
 #[inline(never)]
-fn stack_hash(call: &Syscall, last: u64, target: Target) -> u64 {
-    stack::hash_of_syscall(call, last, target)
+fn stack_hash(call: &Syscall, stack_hi: u64, last: u64, target: Target) -> u64 {
+    stack::hash_of_syscall(call, stack_hi, last, target)
 }
 
-/// The slot of the fd, with its pollDesc; `slot` is what it had the last time, or null. Null: it is not in the netpoller, so the program polls
-/// it itself, or does not poll. A function of its own, so that the verifier goes through what follows once.
+/// The slot of the fd, and what stands in its pollDesc; `slot` is what it had the last time, or null. Null: it is not in the netpoller, so the
+/// program polls it itself, or does not poll. A function of its own, so that the verifier goes through what follows once.
 #[inline(never)]
-fn slot_for(request: &Request, slot: *mut PollDescSlot) -> *mut PollDescSlot {
-    if !slot.is_null() && is_still(slot, request.fd) {
+fn slot_for(request: &Request, slot: *mut PollDescSlot, desc: &mut PollDesc) -> *mut PollDescSlot {
+    if !slot.is_null() && is_still(slot, request.fd, desc) {
         return slot;
     }
     let Some(pd) = find(request.fd, request.target.index) else { return core::ptr::null_mut() };
@@ -211,28 +213,34 @@ fn slot_for(request: &Request, slot: *mut PollDescSlot) -> *mut PollDescSlot {
         emit::count(Counter::SlotsFull);
         return core::ptr::null_mut();
     };
-    take_over(slot, pd);
+    take_over(slot, pd, request);
+    if !desc.read_into(pd) {
+        emit::count(Counter::ReadTarget);
+        return core::ptr::null_mut();
+    }
     slot
 }
 
 /// Whether the fd still has the pollDesc that it had the last time: `fdseq` changes when a pollDesc is freed. Where that does not exist
 /// (before Go 1.21), every wait looks anew.
 #[inline(always)]
-fn is_still(slot: *mut PollDescSlot, fd: i32) -> bool {
+fn is_still(slot: *mut PollDescSlot, fd: i32, desc: &mut PollDesc) -> bool {
     if config!(pd_has_fdseq) == 0 {
         return false;
     }
     // SAFETY: a map value.
     let slot = unsafe { &*slot };
-    PollDesc::read(slot.pd).is_some_and(|desc| {
-        let is_same = slot.file.known == 1 && slot.file.fd == fd && slot.file.tag == desc.tag;
-        is_same && desc.fd == fd && !desc.is_closing()
-    })
+    let is_known = slot.file.known == 1 && slot.file.fd == fd;
+    is_known
+        && desc.read_into(slot.pd)
+        && slot.file.tag == desc.tag
+        && desc.fd == fd
+        && !desc.is_closing()
 }
 
 /// Makes the slot that of another pollDesc, if it was that of one. Nobody waits on the old one: an fd is closed when nobody uses it.
 #[inline(always)]
-fn take_over(slot: *mut PollDescSlot, pd: u64) {
+fn take_over(slot: *mut PollDescSlot, pd: u64, request: &Request) {
     // SAFETY: see wait::begin for who else writes it.
     let slot = unsafe { &mut *slot };
     if slot.pd != pd {
@@ -243,6 +251,7 @@ fn take_over(slot: *mut PollDescSlot, pd: u64) {
         }
         slot.file.known = 0;
         slot.pd = pd;
+        let _ = maps::FDS.insert(&slot_key(pd, request.target.index), &request.fd, 0);
     }
 }
 

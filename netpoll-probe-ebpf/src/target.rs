@@ -11,23 +11,26 @@ pub struct Target {
     pub tgid: u32,
     /// Its number among the targets of this session.
     pub index: u32,
+    /// The current thread's id, in the initial PID namespace.
+    pub thread: u32,
 }
 
 /// The current task's process, if it is a target.
 #[inline(always)]
 pub fn current() -> Option<Target> {
-    of(thread_group())
+    let both = bpf_get_current_pid_tgid();
+    let (tgid, thread) = ((both >> 32) as u32, both as u32);
+    Some(Target { tgid, index: index_of(tgid)?, thread })
 }
 
-/// The target with this thread group.
+/// The number of the target with this thread group.
 #[inline(always)]
-pub fn of(tgid: u32) -> Option<Target> {
+pub fn index_of(tgid: u32) -> Option<u32> {
     if config!(tgid) != 0 {
-        return (u64::from(tgid) == config!(tgid)).then_some(Target { tgid, index: 0 });
+        return (u64::from(tgid) == config!(tgid)).then_some(0);
     }
     // SAFETY: the value is copied at once.
-    let index = unsafe { maps::TARGETS.get(&tgid) }.copied()?;
-    Some(Target { tgid, index })
+    unsafe { maps::TARGETS.get(&tgid) }.copied()
 }
 
 /// The target whose netpoller this `struct eventpoll` is.
@@ -38,16 +41,4 @@ pub fn of_eventpoll(eventpoll: u64) -> Option<u32> {
     }
     // SAFETY: the value is copied at once.
     unsafe { maps::EVENTPOLLS.get(&eventpoll) }.copied()
-}
-
-/// The current thread's group, in the initial PID namespace.
-#[inline(always)]
-pub fn thread_group() -> u32 {
-    (bpf_get_current_pid_tgid() >> 32) as u32
-}
-
-/// The current thread's id, in the initial PID namespace.
-#[inline(always)]
-pub fn thread() -> u32 {
-    bpf_get_current_pid_tgid() as u32
 }

@@ -117,11 +117,7 @@ pub fn begin(slot: &mut PollDescSlot, desc: &PollDesc, parking: &Parking, target
     }
     // A socket that was stamped by itself in the last wait can still be found.
     let is_indexed = is_same_file && wait.kernel_ready_source == source::DATA_READY;
-    wait.poll_ns = 0;
-    wait.poller = poller::UNKNOWN;
-    wait.kernel_ready_ns = 0;
-    wait.kernel_ready_source = source::NONE;
-    wait.kernel_ready_after_ns = 0;
+    forget_clocks(wait);
     wait.flags = if desc.is_ready(mode) { flag::READY_AT_START } else { 0 };
     let state = wait.socket_state as u8;
     let sent_bytes = if mode == READ { file::sent_bytes(facts, state) } else { 0 };
@@ -137,6 +133,19 @@ pub fn begin(slot: &mut PollDescSlot, desc: &PollDesc, parking: &Parking, target
     if desc.is_ready(mode) || (mode == READ && file::readable(facts, state)) {
         came_before(wait, now_ns);
     }
+}
+
+/// Nothing was stamped or collected yet.
+#[inline(always)]
+fn forget_clocks(wait: &mut WaitSlot) {
+    // SAFETY: fields of a live reference. Volatile: other CPUs write them; and of neighbouring zeroes the compiler makes a call.
+    unsafe {
+        (&raw mut wait.kernel_ready_ns).write_volatile(0);
+        (&raw mut wait.poll_ns).write_volatile(0);
+    }
+    wait.kernel_ready_source = source::NONE;
+    wait.kernel_ready_after_ns = 0;
+    wait.poller = poller::UNKNOWN;
 }
 
 /// It was ready before the goroutine parked, unless it was stamped meanwhile.
@@ -260,7 +269,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
     // taken at the start.
     let by_syscalls = config!(follow_syscalls) == 1;
     let mut stack_hash = if by_syscalls { 0 } else { stack::hash_of_uprobe(ctx, target) };
-    let mut labels_hash = if by_syscalls { 0 } else { labels::hash(g, target) };
+    let mut labels_hash = if by_syscalls { 0 } else { labels::hash(labels::of(g), target) };
     let desc = if ready && !by_syscalls { None } else { PollDesc::read(pd) };
     let key = match &desc {
         Some(desc) if by_syscalls => slot_key(desc.fd as u64, target.index),
@@ -339,18 +348,19 @@ pub fn end(slot: &mut PollDescSlot, end: End, target: Target) {
         (*record).sent_ns = sent_ns;
         (*record).stack_hash = stack_hash;
         (*record).labels_hash = labels_hash;
-        (*record).file = *facts;
+        (&raw const *facts).copy_to_nonoverlapping(&raw mut (*record).file, 1);
         (*record).fd = wait.fd;
-        (*record).tid = target::thread();
+        (*record).tid = target.thread;
         (*record).socket_state = wait.socket_state;
         (*record).flags = wait.flags & !flag::RAN_THEN;
         (*record).mode = mode as u8;
         (*record).outcome = outcome;
         (*record).kernel_ready_source = wait.kernel_ready_source;
         (*record).poller = wait.poller;
-        (*record).reserved = [0; 6];
+        (*record).reserved = 0;
+        (*record).reserved_more = 0;
     }
-    entry.submit(emit::wakeup());
+    entry.submit(emit::wakeup_at(now_ns));
 }
 
 /// When this process last sent something on the socket in this wait; 0: it did not.
@@ -367,11 +377,7 @@ fn sent_since(wait: &mut WaitSlot, facts: &FileFacts, start_ns: u64, now_ns: u64
 /// `runtime_pollWait` loops: the goroutine blocks again without passing the start site.
 #[inline(always)]
 fn restart(wait: &mut WaitSlot, now_ns: u64) {
-    wait.kernel_ready_ns = 0;
-    wait.kernel_ready_after_ns = 0;
-    wait.kernel_ready_source = source::NONE;
-    wait.poll_ns = 0;
-    wait.poller = poller::UNKNOWN;
+    forget_clocks(wait);
     wait.flags = flag::AFTER_REARM;
     set_start(wait, now_ns);
 }

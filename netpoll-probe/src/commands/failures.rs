@@ -30,6 +30,12 @@ fn allowed() -> String {
     .to_owned()
 }
 
+/// A field of the runtime lies where the eBPF programs do not read.
+pub(super) fn beyond_reach(field: &str, at: u32) -> Failure {
+    let cause = anyhow::anyhow!("{field} is at offset {at}, beyond what the eBPF programs read");
+    Failure::new(Exit::Target, cause, "build the program with a released Go, without experiments: see go version -m")
+}
+
 impl From<TargetError> for Failure {
     fn from(error: TargetError) -> Self {
         let (exit, hint) = match &error {

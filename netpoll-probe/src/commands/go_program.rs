@@ -4,7 +4,7 @@ use std::{fs::File, os::unix::fs::MetadataExt as _, sync::Arc, time::Duration};
 
 use netpoll_probe_common::config::{Config, labels};
 
-use super::tell;
+use super::{failures, tell};
 use crate::{
     bpf::plan::{Site, TargetFacts},
     error::Failure,
@@ -141,7 +141,7 @@ impl GoProgram {
                 .map(|call| (site(&call.start), site(&call.end)))
                 .collect(),
         };
-        Ok(Self {
+        let program = Self {
             layout,
             frames: BinaryFrames::new(Arc::clone(&binary), &runtime),
             poll_desc: FrameWord {
@@ -154,7 +154,11 @@ impl GoProgram {
             facts,
             pd_home: poll_wait.end_pd_from_sp_bytes,
             binary,
-        })
+        };
+        match program.config().beyond_reach() {
+            None => Ok(program),
+            Some((field, at)) => Err(failures::beyond_reach(field, at)),
+        }
     }
 
     /// What the hook plan needs to know.

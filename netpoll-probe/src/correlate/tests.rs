@@ -56,7 +56,8 @@ fn record(goid: u64, start_ns: u64, end_ns: u64) -> WaitRecord {
         outcome: outcome::READY,
         kernel_ready_source: source::CALLBACK,
         poller: poller::SYSMON,
-        reserved: [0; 6],
+        reserved: 0,
+        reserved_more: 0,
     }
 }
 
