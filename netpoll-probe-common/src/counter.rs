@@ -51,11 +51,13 @@ pub enum Counter {
     StartUnseen,
     /// PollDescs that could not be read when their event was collected: who had been told EAGAIN is taken to have parked.
     ReadAtPoll,
+    /// Waits that were not followed, to stay within `--max-overhead`: no loss, for others stand for them.
+    NotFollowed,
 }
 
 impl Counter {
     /// All counters, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::RingFullWait,
         Self::RingFullStack,
         Self::RingFullUnixName,
@@ -79,6 +81,7 @@ impl Counter {
         Self::ConnectsFull,
         Self::StartUnseen,
         Self::ReadAtPoll,
+        Self::NotFollowed,
     ];
 
     /// The name that reports use.
@@ -108,6 +111,7 @@ impl Counter {
             Self::ConnectsFull => "connects_full",
             Self::StartUnseen => "start_unseen",
             Self::ReadAtPoll => "read_at_poll",
+            Self::NotFollowed => "not_followed",
         }
     }
 

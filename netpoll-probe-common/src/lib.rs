@@ -10,4 +10,5 @@ pub mod config;
 pub mod counter;
 pub mod limit;
 pub mod record;
+pub mod sampling;
 pub mod slot;

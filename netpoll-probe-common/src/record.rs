@@ -156,10 +156,10 @@ pub struct WaitRecord {
     pub kernel_ready_source: u8,
     /// [`poller`]
     pub poller: u8,
-    /// Zero; so is the next. Numbers, because clearing an array takes the programs a call.
-    pub reserved: u16,
     /// Zero.
-    pub reserved_more: u32,
+    pub reserved: u16,
+    /// How many waits it stands for ([`crate::sampling`]).
+    pub stands_for: u32,
 }
 
 /// The addresses of a user stack, handed over before the first wait that names its hash.

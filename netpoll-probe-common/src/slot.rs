@@ -81,8 +81,10 @@ pub struct WaitSlot {
     pub last_ticks: u64,
     /// The goroutine of that wait.
     pub last_g: u64,
+    /// How many waits this one stands for ([`crate::sampling`]).
+    pub stands_for: u32,
     /// Zero: two cache lines in all.
-    pub reserved: u64,
+    pub reserved: u32,
 }
 
 /// The file behind a pollDesc's fd, as the kernel knows it.
@@ -145,6 +147,7 @@ impl WaitSlot {
         last_p: 0,
         last_ticks: 0,
         last_g: 0,
+        stands_for: 0,
         reserved: 0,
     };
 }

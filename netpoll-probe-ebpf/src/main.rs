@@ -29,6 +29,7 @@ mod read;
 mod ready;
 mod regs;
 mod resolver;
+mod sampling;
 mod scratch;
 mod stack;
 mod syscall;

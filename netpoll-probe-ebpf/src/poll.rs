@@ -19,7 +19,7 @@ use crate::{
     polldesc::{PollDesc, READ, WRITE},
     read,
     regs::{self, Syscall},
-    syscall,
+    sampling, syscall,
     target::{self, Target},
     wait,
 };
@@ -97,7 +97,7 @@ pub fn exit(call: &Syscall, target: Target) {
     // What the runtime wakes its poller with is no pollDesc, and the kernel has it by another fd. Not asked in the loop: together, programs
     // and functions have 512 bytes of stack.
     if poll.unseen_pd != 0 && syscall::find(poll.unseen_fd, poll.target) == Some(poll.unseen_pd) {
-        emit::count(Counter::StartUnseen);
+        sampling::count_unless_sampled(Counter::StartUnseen);
     }
 }
 
@@ -236,7 +236,7 @@ fn unread(pd: u64, target: u32) -> Option<*mut PollDescSlot> {
 fn look(wait: &mut WaitSlot, waits: bool, tag: u32, now_ns: u64) {
     if wait.start_ns == 0 || wait.tag != tag {
         if waits {
-            emit::count(Counter::StartUnseen);
+            sampling::count_unless_sampled(Counter::StartUnseen);
         }
     } else if wait.poll_ns == 0 {
         if waits {

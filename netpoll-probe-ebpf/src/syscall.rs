@@ -23,7 +23,7 @@ use crate::{
     polldesc::{self, PollDesc, READ, WRITE},
     read,
     regs::{Syscall, number},
-    stack,
+    sampling, stack,
     target::{self, Target},
     wait::{self, Parking},
 };
@@ -138,7 +138,16 @@ fn follow(call: &Syscall, target: Target, kind: u8) {
         // SAFETY: see wait::begin for who else writes it.
         end(call, &request, unsafe { &mut *slot });
     }
-    if request.again && begin(call, &request, slot.unwrap_or(core::ptr::null_mut()), registers).is_none() {
+    if !request.again {
+        return;
+    }
+    let stands_for = match slot {
+        // SAFETY: as above.
+        Some(slot) => sampling::choose(wait::of(unsafe { &mut *slot }, request.mode)),
+        None => 1,
+    };
+    let slot = slot.unwrap_or(core::ptr::null_mut());
+    if stands_for != 0 && begin(call, &request, slot, registers, stands_for).is_none() {
         emit::count(Counter::ReadTarget);
     }
 }
@@ -173,7 +182,13 @@ fn end(call: &Syscall, request: &Request, slot: &mut PollDescSlot) {
 /// The goroutine was told to come again: it is about to park. `slot` is null for an fd that has none yet. `None`: the target's memory could
 /// not be read.
 #[inline(always)]
-fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot, registers: bool) -> Option<()> {
+fn begin(
+    call: &Syscall,
+    request: &Request,
+    slot: *mut PollDescSlot,
+    registers: bool,
+    stands_for: u32,
+) -> Option<()> {
     let &Request { target, mode, .. } = request;
     let mut desc = PollDesc::NONE;
     let slot = slot_for(request, slot, &mut desc);
@@ -184,7 +199,12 @@ fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot, registers: 
     let slot = unsafe { &mut *slot };
     let g = call.g();
     let Goroutine { goid, labels, stack_hi } = Goroutine::read(g)?;
-    wait::begin(slot, &desc, &Parking { key: request.key(), g, goid, mode, now_ns: now() }, target);
+    wait::begin(
+        slot,
+        &desc,
+        &Parking { key: request.key(), g, goid, mode, now_ns: now(), stands_for },
+        target,
+    );
     let wait = wait::of(slot, mode);
     if registers && wait.poll_ns == 0 {
         // A connect that was done at once is collected at once, perhaps before its wait was seen to begin.
@@ -231,11 +251,7 @@ fn is_still(slot: *mut PollDescSlot, fd: i32, desc: &mut PollDesc) -> bool {
     // SAFETY: a map value.
     let slot = unsafe { &*slot };
     let is_known = slot.file.known == 1 && slot.file.fd == fd;
-    is_known
-        && desc.read_into(slot.pd)
-        && slot.file.tag == desc.tag
-        && desc.fd == fd
-        && !desc.is_closing()
+    is_known && desc.read_into(slot.pd) && slot.file.tag == desc.tag && desc.fd == fd && !desc.is_closing()
 }
 
 /// Makes the slot that of another pollDesc, if it was that of one. Nobody waits on the old one: an fd is closed when nobody uses it.

@@ -14,7 +14,7 @@ use crate::{
     config::config,
     emit, file, labels, maps, now,
     polldesc::{PollDesc, READ, WRITE},
-    read, regs, stack,
+    read, regs, sampling, stack,
     target::{self, Target},
 };
 
@@ -34,6 +34,8 @@ pub struct Parking {
     pub mode: u64,
     /// When.
     pub now_ns: u64,
+    /// How many waits it stands for.
+    pub stands_for: u32,
 }
 
 /// How a wait ends.
@@ -85,8 +87,13 @@ fn try_start(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
         report_spurious(wait, pd, goid, now_ns, mode, target);
     }
     wait.last_g = 0;
+    let stands_for = sampling::choose(wait);
+    if stands_for == 0 {
+        set_start(wait, 0);
+        return Some(());
+    }
     slot.pd = pd;
-    begin(slot, &desc, &Parking { key, g, goid, mode, now_ns }, target);
+    begin(slot, &desc, &Parking { key, g, goid, mode, now_ns, stands_for }, target);
     debug!(ctx, "goroutine {} waits on fd {}, mode {}", goid, desc.fd, mode);
     Some(())
 }
@@ -97,7 +104,7 @@ fn try_start(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
 /// only polls and stamps on other CPUs touch the same wait, and they do nothing while `start_ns` is 0.
 #[inline(always)]
 pub fn begin(slot: &mut PollDescSlot, desc: &PollDesc, parking: &Parking, target: Target) {
-    let &Parking { key, g, goid, mode, now_ns } = parking;
+    let &Parking { key, g, goid, mode, now_ns, stands_for } = parking;
     let is_same_file = file::refresh(&mut slot.file, desc.fd, desc.tag, target);
     // SAFETY: a part of the slot that `of` does not touch.
     let facts = unsafe { &*(&raw const slot.file) };
@@ -106,6 +113,7 @@ pub fn begin(slot: &mut PollDescSlot, desc: &PollDesc, parking: &Parking, target
     wait.g = g;
     wait.goid = goid;
     wait.fd = desc.fd;
+    wait.stands_for = stands_for;
     // Of a reader's socket the state matters once: whether it listens.
     if mode != READ || !is_same_file || wait.tag != desc.tag || wait.socket_state == 0 {
         wait.socket_state = u32::from(file::state(facts));
@@ -276,7 +284,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
         _ => slot_key(pd, target.index),
     };
     let Some(slot) = maps::SLOTS.get_ptr_mut(&key) else {
-        emit::count(Counter::EndWithoutStart);
+        sampling::count_unless_sampled(Counter::EndWithoutStart);
         return Some(());
     };
     // SAFETY: see begin.
@@ -286,7 +294,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
     } else if slot.pd == pd && slot.write.start_ns != 0 && slot.write.g == g {
         WRITE
     } else {
-        emit::count(Counter::EndWithoutStart);
+        sampling::count_unless_sampled(Counter::EndWithoutStart);
         return Some(());
     };
     let outcome = if ready {
@@ -358,7 +366,7 @@ pub fn end(slot: &mut PollDescSlot, end: End, target: Target) {
         (*record).kernel_ready_source = wait.kernel_ready_source;
         (*record).poller = wait.poller;
         (*record).reserved = 0;
-        (*record).reserved_more = 0;
+        (*record).stands_for = wait.stands_for;
     }
     entry.submit(emit::wakeup_at(now_ns));
 }

@@ -4,7 +4,7 @@ use aya::{
     Ebpf, Pod,
     maps::{Array, Map, MapData, MapError, PerCpuArray},
 };
-use netpoll_probe_common::{counter::Counter, slot::PollDescSlot};
+use netpoll_probe_common::{counter::Counter, sampling::Sampling, slot::PollDescSlot};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::session::{Session, SessionError, TargetId};
@@ -17,8 +17,12 @@ const SLOTS: &str = "SLOTS";
 /// The calls of the C library's resolver.
 const RESOLVES: &str = "RESOLVES";
 
+/// Which waits are followed.
+const SAMPLING: &str = "SAMPLING";
+
 /// `[u8; N]` stands in for the map values: aya's `Pod` cannot be implemented for another crate's types.
 type SlotBytes = [u8; size_of::<PollDescSlot>()];
+type SamplingBytes = [u8; size_of::<Sampling>()];
 
 impl Session {
     /// Tells the programs of a target.
@@ -84,6 +88,17 @@ impl Session {
     /// When the map refuses.
     pub fn index_socket(&mut self, sk: u64, key: u64) -> Result<(), SessionError> {
         self.hash_map::<u64, u64>("SOCKETS")?.insert(sk, key, 0).map_err(failed("SOCKETS"))
+    }
+
+    /// Which waits are followed from now on.
+    ///
+    /// # Errors
+    /// When the map refuses.
+    pub fn follow(&mut self, sampling: Sampling) -> Result<(), SessionError> {
+        let Ok(bytes) = SamplingBytes::try_from(sampling.as_bytes()) else { return Ok(()) };
+        let map = map_of(&mut self.ebpf, SAMPLING)?;
+        let mut map: Array<_, SamplingBytes> = map.try_into().map_err(failed(SAMPLING))?;
+        map.set(0, bytes, 0).map_err(failed(SAMPLING))
     }
 
     /// Every pollDesc that was ever waited on, by its key, with its state now.

@@ -49,7 +49,11 @@ pub struct RecordArgs {
     #[arg(long, value_enum, default_value_t = ReadyArg::Auto)]
     pub kernel_ready: ReadyArg,
 
-    /// Measure the eBPF programs' own run time, and report it
+    /// Follow fewer waits when it costs more than this, of one core: 1% [default: follow all]
+    #[arg(long, value_name = "SHARE", value_parser = value::share_of_core)]
+    pub max_overhead: Option<u64>,
+
+    /// Measure the eBPF programs' run time all along, and not for 20 ms in every second
     #[arg(long)]
     pub stats: bool,
 

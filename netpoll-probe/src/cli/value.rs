@@ -24,6 +24,24 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{text} is not a time above zero"))
 }
 
+/// A share of one core as people write it: `1%`, `0.5%`, `150%`, or `1`, which is a percent too. In millionths.
+///
+/// # Errors
+/// When it is not a number, or not above zero.
+pub fn share_of_core(text: &str) -> Result<u64, String> {
+    /// A hundred cores: what is above it is a mistake.
+    const MOST: Duration = Duration::from_secs(100);
+    let number = text.strip_suffix('%').unwrap_or(text).trim_end();
+    let percent: f64 = number.parse().map_err(|_not_a_number| format!("{number:?} is not a number"))?;
+    // As CPU time in a second.
+    Duration::try_from_secs_f64(percent / 100.0)
+        .ok()
+        .filter(|time| *time <= MOST)
+        .and_then(|time| u64::try_from(time.as_micros()).ok())
+        .filter(|ppm| *ppm > 0)
+        .ok_or_else(|| format!("{text} is not a share above zero, such as 1%"))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -43,10 +61,22 @@ mod tests {
         assert_eq!(duration("-1s").unwrap_err(), "-1s is not a time above zero");
     }
 
+    #[test]
+    fn shares_as_people_write_them() {
+        assert_eq!(share_of_core("1%"), Ok(10_000));
+        assert_eq!(share_of_core("0.5 %"), Ok(5_000));
+        assert_eq!(share_of_core("150"), Ok(1_500_000));
+        assert_eq!(share_of_core("0%").unwrap_err(), "0% is not a share above zero, such as 1%");
+        assert_eq!(share_of_core("-3%").unwrap_err(), "-3% is not a share above zero, such as 1%");
+        assert_eq!(share_of_core("NaN%").unwrap_err(), "NaN% is not a share above zero, such as 1%");
+        assert_eq!(share_of_core("much").unwrap_err(), "\"much\" is not a number");
+    }
+
     proptest! {
         #[test]
         fn any_text_is_a_time_or_an_error(text in ".*") {
             let _ = duration(&text);
+            let _ = share_of_core(&text);
         }
     }
 }

@@ -33,7 +33,11 @@ fn allowed() -> String {
 /// A field of the runtime lies where the eBPF programs do not read.
 pub(super) fn beyond_reach(field: &str, at: u32) -> Failure {
     let cause = anyhow::anyhow!("{field} is at offset {at}, beyond what the eBPF programs read");
-    Failure::new(Exit::Target, cause, "build the program with a released Go, without experiments: see go version -m")
+    Failure::new(
+        Exit::Target,
+        cause,
+        "build the program with a released Go, without experiments: see go version -m",
+    )
 }
 
 impl From<TargetError> for Failure {

@@ -5,11 +5,11 @@ use std::{collections::HashSet, time::SystemTime};
 use anyhow::Context as _;
 
 use super::{
-    attached::Attached, attacher::Attacher, filter::Filter, launch::Launched, outputs::Outputs,
-    recording::Recording, selection::Selection, tell,
+    attached::Attached, attacher::Attacher, budget::Budget, filter::Filter, launch::Launched, meter::Meter,
+    outputs::Outputs, overhead::Overhead, recording::Recording, selection::Selection, tell,
 };
 use crate::{
-    bpf::{plan::Choice, session},
+    bpf::plan::Choice,
     cli::record::RecordArgs,
     error::Failure,
     exit::Exit,
@@ -33,7 +33,8 @@ pub(super) fn run(args: &RecordArgs, start: impl FnOnce() -> Result<Start, Failu
     let time = SystemTime::now();
     let outputs = Outputs::open(args)?;
     let start = start()?;
-    let measuring = if args.stats { Some(session::measure_run_time()?) } else { None };
+    let meter = Meter::new(args.stats, args.max_overhead.is_some())?;
+    let budget = args.max_overhead.map(Budget::new);
     let only_pid = match &start {
         Start::Selected(selection) => selection.only_pid(),
         Start::Launched(launched) => Some(launched.pid()),
@@ -48,15 +49,20 @@ pub(super) fn run(args: &RecordArgs, start: impl FnOnce() -> Result<Start, Failu
         .context("cannot start the event loop")
         .map_err(|error| Failure::new(Exit::Failed, error, "are there file descriptors left? ulimit -n"))?;
     let filter = Filter::new(args.min_wait, args.max_wait, args.idle_function.clone());
-    let recorded = runtime
-        .block_on(async { Recording::begin(attacher, start, outputs, filter)?.run(args.duration).await })?;
+    let recorded = runtime.block_on(async {
+        Recording::begin(attacher, start, outputs, filter, Overhead { meter, budget })?
+            .run(args.duration)
+            .await
+    })?;
 
     let cost = Cost {
         cpu_ns: recorded.cpu_ns,
-        bpf_run_ns: measuring.as_ref().map(|_| recorded.run_time.run_time_ns),
-        bpf_run_count: measuring.as_ref().map(|_| recorded.run_time.runs),
+        bpf_run_ns: recorded.bpf_cost.map(|cost| cost.run_time.run_time_ns),
+        bpf_run_count: recorded.bpf_cost.map(|cost| cost.run_time.runs),
+        bpf_measured_ns: recorded.bpf_cost.map_or(0, |cost| cost.measured_ns),
         peak_resident_bytes: recorded.peak_resident_bytes,
         ring_records: recorded.ring_records,
+        budget: recorded.budget,
     };
     let metadata = Metadata {
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),

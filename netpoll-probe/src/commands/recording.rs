@@ -16,10 +16,13 @@ use super::{
     adder::Adder,
     attached::{Attached, Member},
     attacher::Attacher,
+    budget::Budget,
     filter::Filter,
     launch::Launched,
+    meter::BpfCost,
     open_waits,
     outputs::Outputs,
+    overhead::{self, Overhead},
     own::{cpu_ns, now_ns, peak_resident_bytes},
     privileges::Privileges,
     record::{self, Start},
@@ -28,12 +31,12 @@ use super::{
     tell,
 };
 use crate::{
-    bpf::{links::Closing, session::RunTime},
+    bpf::links::Closing,
     error::Failure,
     exit::Exit,
     model::{
         builder::ProfileBuilder,
-        profile::{Plan, Target},
+        profile::{Budget as Told, Plan, Target},
         quality::Quality,
     },
 };
@@ -56,7 +59,8 @@ pub(super) struct Recorded {
     pub(super) started_ns: u64,
     pub(super) duration_ns: u64,
     pub(super) ring_records: u64,
-    pub(super) run_time: RunTime,
+    pub(super) bpf_cost: Option<BpfCost>,
+    pub(super) budget: Option<Told>,
     pub(super) cpu_ns: Option<u64>,
     pub(super) peak_resident_bytes: Option<u64>,
     /// An output failed meanwhile; the others are finished all the same.
@@ -78,6 +82,7 @@ pub(super) struct Recording {
     /// Of the processes that were attached to, whether or not they still run.
     pub(super) targets: Vec<Target>,
     pub(super) adder: Adder,
+    pub(super) overhead: Overhead,
     /// 0 until all are attached to.
     pub(super) started_ns: u64,
 }
@@ -89,6 +94,7 @@ impl Recording {
         start: Start,
         outputs: Outputs,
         filter: Filter,
+        overhead: Overhead,
     ) -> Result<Self, Failure> {
         let (selection, launched) = match start {
             Start::Selected(selection) => (selection, None),
@@ -102,6 +108,7 @@ impl Recording {
             attached: Vec::new(),
             targets: Vec::new(),
             adder: Adder::new(Tally::new(filter), outputs),
+            overhead,
             started_ns: 0,
         };
         if this.launched.is_some() {
@@ -117,6 +124,8 @@ impl Recording {
         this.privileges.drop_others();
         tell(&this.begins());
         this.started_ns = now_ns();
+        let run_time = overhead::run_time(&this.attached);
+        this.overhead.meter.begin(this.started_ns, run_time);
         if let Some(launched) = &this.launched {
             launched.go_on()?;
         }
@@ -171,6 +180,7 @@ impl Recording {
                 () = sleep_until(end.unwrap_or_else(|| Instant::now() + FAR_AWAY)), if end.is_some() => return Ok(None),
             }
             self.drain()?;
+            self.look_at_cost()?;
             if let Some(log) = &mut log {
                 log.flush();
             }
@@ -184,6 +194,7 @@ impl Recording {
                 if self.selection.grows() {
                     self.join_new()?;
                     self.attacher.rest();
+                    self.sample_new()?;
                 }
                 if progress {
                     self.draw_progress();
@@ -215,7 +226,8 @@ impl Recording {
 
     fn finish(mut self) -> Result<Recorded, Failure> {
         let end_ns = now_ns();
-        let (mut ring_records, mut run_time, mut closing) = (0, RunTime::default(), Closing::default());
+        let (mut ring_records, mut closing) = (0, Closing::default());
+        let run_time = overhead::run_time(&self.attached);
         for at in 0..self.attached.len() {
             let Some(attached) = self.attached.get_mut(at) else { continue };
             attached.end_at(end_ns);
@@ -232,14 +244,13 @@ impl Recording {
             // anything is rendered, which the target must not pay for.
             attached.session.detach(&mut closing);
             ring_records += attached.ring_records();
-            run_time.merge(attached.session.run_time());
             for (wait, sent) in open {
                 self.adder.add(wait, sent);
             }
         }
         self.adder.flush();
         let plan = record::plans(&self.attached);
-        let Self { targets, adder, started_ns, .. } = self;
+        let Self { targets, adder, started_ns, overhead: Overhead { meter, budget }, .. } = self;
         let Adder { tally: Tally { builder, quality, .. }, outputs, failure } = adder;
         Ok(Recorded {
             builder,
@@ -250,7 +261,8 @@ impl Recording {
             started_ns,
             duration_ns: end_ns.saturating_sub(started_ns),
             ring_records,
-            run_time,
+            bpf_cost: meter.finish(end_ns, run_time),
+            budget: budget.map(Budget::finish),
             cpu_ns: cpu_ns(),
             peak_resident_bytes: peak_resident_bytes(),
             failure,

@@ -231,6 +231,10 @@ impl Correlator {
         quality.bypasses.extend(self.resolver.clone());
         for (counter, count) in counters.iter().filter(|(_, count)| *count > 0) {
             let table = match counter {
+                Counter::NotFollowed => {
+                    quality.not_followed += *count;
+                    continue;
+                }
                 Counter::EndWithoutStart | Counter::StartWithoutEnd => &mut quality.unmatched,
                 _ => &mut quality.lost,
             };
@@ -277,6 +281,7 @@ impl Correlator {
             endpoint,
             stack: None,
             labels: known(&mut self.labels, record.labels_hash).unwrap_or_default(),
+            stands_for: record.stands_for.max(1),
         };
         self.quality.clamped += u64::from(judged.clamped);
         self.count(&wait, record.file.known == 1);
@@ -331,6 +336,8 @@ impl Correlator {
             endpoint: self.endpoints.of(file, slot.socket_state),
             stack: None,
             labels: Arc::default(),
+            // Of those that were open when the recording began, each one is known.
+            stands_for: slot.stands_for.max(1),
         };
         self.quality.open += 1;
         self.count(&wait, file.known == 1);

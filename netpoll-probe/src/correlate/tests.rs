@@ -57,7 +57,7 @@ fn record(goid: u64, start_ns: u64, end_ns: u64) -> WaitRecord {
         kernel_ready_source: source::CALLBACK,
         poller: poller::SYSMON,
         reserved: 0,
-        reserved_more: 0,
+        stands_for: 1,
     }
 }
 

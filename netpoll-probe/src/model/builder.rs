@@ -129,11 +129,13 @@ impl ProfileBuilder {
         let mut phases = wait.phases();
         let idle_ns = wait.idle_ns.min(phases.peer_ns.unwrap_or(0));
         phases.peer_ns = phases.peer_ns.map(|peer_ns| peer_ns - idle_ns);
+        let count = u64::from(wait.stands_for);
         let sample = Sample {
             wait,
+            count,
             duration_ns: wait.clocks.duration_ns() - idle_ns,
             idle_ns,
-            phase_sums: PhaseSums::from(&phases),
+            phase_sums: PhaseSums::from(&phases).times(count),
             phases,
             peer: self.peers.id(Peer::of(wait)),
             stack: wait.stack.map_or(StackKey::Unknown, StackKey::Known),
@@ -370,6 +372,21 @@ mod tests {
         let (_, goroutine) = profile.active.goroutines.entries.first().unwrap();
         assert_eq!(goroutine.stacks.len(), STACKS_OF_ONE + 1);
         assert_adds_up(&profile, 100);
+    }
+
+    #[test]
+    fn a_wait_that_stands_for_others_counts_as_often() {
+        let (mut one_by_one, mut at_once) = (ProfileBuilder::default(), ProfileBuilder::default());
+        for (duration, stands_for) in [(10, 8), (1_000, 1), (77, 1_024)] {
+            let wait = Wait { outcome: Outcome::Timeout, idle_ns: 3, ..wait(0, duration) };
+            at_once.add(&Wait { stands_for, ..wait.clone() });
+            for _ in 0..stands_for {
+                one_by_one.add(&wait);
+            }
+        }
+        let (one_by_one, at_once) = (finish(one_by_one), finish(at_once));
+        assert_eq!(one_by_one.totals(true), at_once.totals(true));
+        assert_adds_up(&at_once, 1_033);
     }
 
     #[test]

@@ -82,8 +82,15 @@ impl Histogram {
 
     /// Adds one value.
     pub fn record(&mut self, ns: u64) {
-        self.add_range(ns, ns, 1, ns);
-        self.add_to_bucket(index_of(ns), 1);
+        self.record_many(ns, 1);
+    }
+
+    /// Adds a value as often as it stands for one.
+    pub fn record_many(&mut self, ns: u64, count: u64) {
+        if count > 0 {
+            self.add_range(ns, ns, count, ns.saturating_mul(count));
+            self.add_to_bucket(index_of(ns), count);
+        }
     }
 
     /// Adds everything that `other` holds.

@@ -104,18 +104,47 @@ pub struct PlanClock {
 }
 
 /// What the recording cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// CPU time of this tool, user and system, ns.
     pub cpu_ns: Option<u64>,
-    /// Time in its eBPF programs, in whatever process they ran, ns.
+    /// Time in its eBPF programs, in whatever process they ran, ns. What was measured for a part of the recording is
+    /// taken for the whole of it.
     pub bpf_run_ns: Option<u64>,
-    /// How often they ran.
+    /// How often they ran, likewise.
     pub bpf_run_count: Option<u64>,
+    /// For how long that was measured, ns.
+    pub bpf_measured_ns: u64,
     /// The most memory that this tool had resident, bytes.
     pub peak_resident_bytes: Option<u64>,
     /// Records that came through the ring buffer.
     pub ring_records: u64,
+    /// What it was allowed to cost; `None`: whatever it takes.
+    pub budget: Option<Budget>,
+}
+
+/// What a recording was allowed to cost, and what came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// CPU time of this tool and of its eBPF programs: millionths of one core.
+    pub most_ppm: u64,
+    /// What it cost when it was last measured, likewise; `None`: it never was.
+    pub last_ppm: Option<u64>,
+    /// When it was changed which waits are followed, in the order of time; at first all were.
+    pub changes: Vec<BudgetChange>,
+}
+
+/// From now on other waits are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetChange {
+    /// When, ns since the recording began.
+    pub after_ns: u64,
+    /// What it had cost until then, millionths of one core.
+    pub cost_ppm: u64,
+    /// Of the waits on busy fds one in so many is followed.
+    pub busy_one_in: u32,
+    /// Of those on slow ones.
+    pub slow_one_in: u32,
 }
 
 /// A peer of a [`Profile`].

@@ -31,6 +31,8 @@ pub struct Quality {
     pub endpoint_unknown: u64,
     /// Clocks out of order that were clamped.
     pub clamped: u64,
+    /// Waits that were not followed, to stay within a budget; others stand for them.
+    pub not_followed: u64,
     /// How the processes wait past the netpoller, where no wait is seen.
     pub bypasses: Vec<Bypass>,
 }
@@ -58,6 +60,7 @@ impl Quality {
             stack_truncated,
             endpoint_unknown,
             clamped,
+            not_followed,
             bypasses,
         } = other;
         self.seen += seen;
@@ -74,6 +77,7 @@ impl Quality {
         self.stack_truncated += stack_truncated;
         self.endpoint_unknown += endpoint_unknown;
         self.clamped += clamped;
+        self.not_followed += not_followed;
         self.bypasses.extend_from_slice(bypasses);
     }
 

@@ -75,7 +75,7 @@ impl<Key: Copy + Eq + Hash + Ord> Sieve<Key> {
         let hash = self.places.hasher().hash_one(key);
         let at = usize::try_from(hash % PASSED as u64).unwrap_or(0);
         let (Some(passed_ns), Some(other)) = (self.passed.get_mut(at), &mut self.other) else { return false };
-        *passed_ns = passed_ns.saturating_add(sample.duration_ns);
+        *passed_ns = passed_ns.saturating_add(sample.duration_ns.saturating_mul(sample.count));
         if *passed_ns >= self.left_out_ns {
             *passed_ns = 0;
             return false;

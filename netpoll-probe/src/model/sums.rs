@@ -45,6 +45,13 @@ impl PhaseSums {
         }
     }
 
+    /// The same as often.
+    pub(super) fn times(&self, count: u64) -> Self {
+        let [peer_ns, pickup_ns, queue_ns, unknown_ns] =
+            Phase::ALL.map(|phase| self.get_ns(phase).saturating_mul(count));
+        Self { peer_ns, pickup_ns, queue_ns, unknown_ns }
+    }
+
     /// Adds `other` to it.
     pub fn merge(&mut self, other: &Self) {
         self.peer_ns = self.peer_ns.saturating_add(other.peer_ns);
@@ -65,10 +72,14 @@ impl From<&Phases> for PhaseSums {
 #[derive(Debug)]
 pub(super) struct Sample<'wait> {
     pub(super) wait: &'wait Wait,
-    /// Without its idle beginning.
+    /// How many waits it stands for.
+    pub(super) count: u64,
+    /// Of one. Without its idle beginning.
     pub(super) duration_ns: u64,
     pub(super) idle_ns: u64,
+    /// Of one.
     pub(super) phases: Phases,
+    /// Of all.
     pub(super) phase_sums: PhaseSums,
     pub(super) peer: PeerId,
     pub(super) stack: StackKey,
@@ -146,13 +157,13 @@ impl Sums {
     }
 
     pub(super) fn add(&mut self, sample: &Sample<'_>) {
-        let wait = sample.wait;
-        self.duration.record(sample.duration_ns);
+        let (wait, count) = (sample.wait, sample.count);
+        self.duration.record_many(sample.duration_ns, count);
         self.phases.merge(&sample.phase_sums);
-        self.timeouts += u64::from(wait.outcome == Outcome::Timeout);
-        self.spurious += u64::from(wait.spurious);
-        self.open += u64::from(wait.outcome == Outcome::Open);
-        self.started_before += u64::from(wait.started_before);
+        self.timeouts += count * u64::from(wait.outcome == Outcome::Timeout);
+        self.spurious += count * u64::from(wait.spurious);
+        self.open += count * u64::from(wait.outcome == Outcome::Open);
+        self.started_before += count * u64::from(wait.started_before);
         let longest = Longest {
             duration_ns: sample.duration_ns,
             start_ns: wait.clocks.start_ns,
@@ -207,25 +218,26 @@ impl Totals {
     }
 
     pub(super) fn add(&mut self, sample: &Sample<'_>) {
-        let Sample { wait, phases, .. } = sample;
+        let Sample { wait, phases, count, .. } = sample;
         self.sums.add(sample);
         let unknown_ns = Some(phases.unknown_ns).filter(|ns| *ns > 0);
         let lengths = [phases.peer_ns, phases.pickup_ns, phases.queue_ns, unknown_ns];
         for (phase, ns) in Phase::ALL.into_iter().zip(lengths) {
             if let Some(ns) = ns {
-                self.phases.entry(phase).or_insert_with(Histogram::dense).record(ns);
+                self.phases.entry(phase).or_insert_with(Histogram::dense).record_many(ns, *count);
             }
         }
         if let (Some(pickup_ns), Some(queue_ns)) = (phases.pickup_ns, phases.queue_ns) {
-            self.after_ready.record(pickup_ns.saturating_add(queue_ns));
+            self.after_ready.record_many(pickup_ns.saturating_add(queue_ns), *count);
         }
         if wait.outcome == Outcome::Ready {
-            *self.kernel_ready_sources.entry(wait.clocks.kernel_ready_source).or_default() += 1;
-            *self.pollers.entry(wait.poller).or_default() += 1;
+            *self.kernel_ready_sources.entry(wait.clocks.kernel_ready_source).or_default() += count;
+            *self.pollers.entry(wait.poller).or_default() += count;
         }
-        self.idle_beginnings += u64::from(sample.idle_ns > 0);
-        self.idle_beginnings_ns = self.idle_beginnings_ns.saturating_add(sample.idle_ns);
-        self.throughout += u64::from(wait.throughout());
+        self.idle_beginnings += count * u64::from(sample.idle_ns > 0);
+        self.idle_beginnings_ns =
+            self.idle_beginnings_ns.saturating_add(sample.idle_ns.saturating_mul(*count));
+        self.throughout += count * u64::from(wait.throughout());
     }
 
     /// Adds `other` to it.

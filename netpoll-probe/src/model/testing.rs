@@ -40,6 +40,7 @@ pub(crate) fn wait(start_ns: u64, end_ns: u64) -> Wait {
         }),
         stack: None,
         labels: Arc::default(),
+        stands_for: 1,
     }
 }
 

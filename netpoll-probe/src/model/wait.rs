@@ -231,6 +231,8 @@ pub struct Wait {
     pub stack: Option<StackId>,
     /// The goroutine's pprof labels, sorted by key.
     pub labels: Arc<[(Arc<str>, Arc<str>)]>,
+    /// How many waits it stands for, with itself: more than one where not all were followed, to stay within a budget.
+    pub stands_for: u32,
 }
 
 impl Clocks {

@@ -61,6 +61,7 @@ struct Record<'wait> {
     kernel_ready_after_ns: Option<u64>,
     direction: Direction,
     stack_truncated: bool,
+    stands_for: u32,
 }
 
 /// A stack that is not known has no frames.
@@ -152,6 +153,7 @@ impl<W: Write> NdjsonWriter<W> {
             kernel_ready_after_ns: wait.clocks.kernel_ready_after_ns,
             direction: wait.endpoint.direction,
             stack_truncated: known.is_some_and(|(_, stack)| stack.truncated),
+            stands_for: wait.stands_for,
         };
         serde_json::to_writer(&mut self.batch, &record)?;
         self.batch.push(b'\n');

@@ -436,8 +436,10 @@ fn cost() -> Cost {
         cpu_ns: Some(61 * MS),
         bpf_run_ns: Some(14 * MS),
         bpf_run_count: Some(19_412),
+        bpf_measured_ns: 200 * MS,
         peak_resident_bytes: Some(17_400_000),
         ring_records: 2_311,
+        budget: None,
     }
 }
 

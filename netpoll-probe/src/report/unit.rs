@@ -18,6 +18,10 @@ pub struct Count(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share(pub u64, pub u64);
 
+/// Millionths of one core; several cores are more than 100 %.
+#[derive(Clone, Copy, Debug)]
+pub struct OfCore(pub u64);
+
 /// Bytes: `18.2 MB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bytes(pub u64);
@@ -62,6 +66,19 @@ impl fmt::Display for Count {
             }
             text.push(digit);
         }
+        f.pad(&text)
+    }
+}
+
+impl fmt::Display for OfCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = self.0 as f64 / 1e4;
+        let text = match self.0 {
+            0 => "0 %".to_owned(),
+            1..1_000 => "<0.1 %".to_owned(),
+            1_000..99_500 => format!("{percent:.1} %"),
+            _ => format!("{percent:.0} %"),
+        };
         f.pad(&text)
     }
 }

@@ -3,13 +3,13 @@
 use super::{
     super::{
         Options,
-        unit::{Bytes, Count, Share, Time, clean},
+        unit::{Bytes, Count, OfCore, Share, Time, clean},
     },
     page::{Page, Tone, solid},
 };
 use crate::model::{
     bypass::{Bypass, BypassFd, BypassKind},
-    profile::{Cost, Plan, Profile},
+    profile::{Budget, Cost, Plan, Profile},
     sums::Totals,
     wait::KernelReadySource,
 };
@@ -37,6 +37,9 @@ pub(super) fn write(page: &mut Page, profile: &Profile, options: &Options, total
     bypasses(page, profile);
     hooks(page, &profile.plan);
     cost(page, &profile.cost, profile.metadata.duration_ns);
+    if let Some(told) = &profile.cost.budget {
+        budget(page, told, profile.quality.not_followed);
+    }
 }
 
 fn quality(page: &mut Page, profile: &Profile, totals: &Totals) {
@@ -177,11 +180,47 @@ fn cost(page: &mut Page, cost: &Cost, duration_ns: u64) {
     }
     if let (Some(ns), Some(count)) = (cost.bpf_run_ns, cost.bpf_run_count) {
         let each = ns.checked_div(count).unwrap_or(0);
-        parts.push(format!("{} runs of its eBPF programs, {} each", Count(count), solid(Time(each))));
+        let part = format!(
+            "{} in its eBPF programs ({} of one; {} runs, {} each",
+            solid(Time(ns)),
+            solid(Share(ns, duration_ns)),
+            Count(count),
+            solid(Time(each))
+        );
+        let measured = if cost.bpf_measured_ns < duration_ns / 100 * 99 {
+            format!("; measured for {} of it)", solid(Time(cost.bpf_measured_ns)))
+        } else {
+            ")".to_owned()
+        };
+        parts.push(part + &measured);
     }
     if let Some(bytes) = cost.peak_resident_bytes {
         parts.push(format!("{} of memory at most", solid(Bytes(bytes))));
     }
     parts.push(format!("{} records", Count(cost.ring_records)));
     page.paragraph("Own cost  ", &format!("{}.", parts.join(", ")), Tone::Dim);
+}
+
+/// What it was allowed to cost. Where not all waits were followed, every number above is an estimate.
+fn budget(page: &mut Page, Budget { most_ppm, last_ppm, changes }: &Budget, not_followed: u64) {
+    let most = solid(OfCore(*most_ppm));
+    let last = last_ppm.map_or("it was too short to be measured".to_owned(), |ppm| {
+        format!("it cost {} when it was last measured", solid(OfCore(ppm)))
+    });
+    let text = if changes.is_empty() {
+        format!("at most {most} of one core: {last}, and all waits were followed.")
+    } else {
+        let fewest = changes.iter().map(|change| change.busy_one_in).max().unwrap_or(1);
+        format!(
+            "at most {most} of one core: {last}. To get there {} waits were not followed, of those on busy fds up to {} of {}; others, chosen by chance, stand for them, so all counts and times are estimates. Waits on fds that are seldom ready {}.",
+            Count(not_followed),
+            Count(u64::from(fewest) - 1),
+            Count(fewest.into()),
+            match changes.iter().map(|change| change.slow_one_in).max().unwrap_or(1) {
+                1 => "were all followed".to_owned(),
+                slow => format!("were followed down to one of {}", Count(slow.into())),
+            }
+        )
+    };
+    page.paragraph("Budget    ", &text, if changes.is_empty() { Tone::Dim } else { Tone::Warning });
 }
