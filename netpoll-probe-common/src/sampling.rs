@@ -1,10 +1,10 @@
 //! How many waits are followed, when following all would cost more than it may.
 //!
 //! Whether a wait is followed is decided by chance when it begins, so it does not depend on how long the wait will be: what it stands for
-//! adds up to all of them, the long ones, too. An fd that nothing came on for a while is asked seldom and is where the long waits are; its
-//! waits are given up last.
+//! adds up to all of them, the long ones, too. An fd that was last waited on a while ago is where the long waits are, and there are few of
+//! them: all its waits are followed.
 
-/// A direction of an fd on which nothing came for this long is slow. At most 100 waits a second are on it.
+/// A direction of an fd on which no wait began for this long is slow. There are at most 100 waits a second on it.
 pub const SLOW_AFTER_NS: u64 = 10_000_000;
 
 /// The value of the map `SAMPLING`. User space changes it while the programs run.
@@ -17,25 +17,18 @@ pub const SLOW_AFTER_NS: u64 = 10_000_000;
 pub struct Sampling {
     /// Of the waits on busy fds one in so many is followed, a power of two; 0: all are, and always were.
     pub busy_one_in: u32,
-    /// Of those on slow ones, likewise.
-    pub slow_one_in: u32,
 }
 
 impl Sampling {
     /// Every wait is followed.
-    pub const ALL: Self = Self { busy_one_in: 1, slow_one_in: 1 };
+    pub const ALL: Self = Self { busy_one_in: 1 };
 
-    /// The number of the last step.
-    pub const LAST_STEP: u32 = 16;
-    /// The step from which on slow fds are sampled, too.
-    const SLOW_FROM: u32 = 10;
+    /// The number of the last step: one wait in 64. To follow fewer saves next to nothing, and the hooks remain.
+    pub const LAST_STEP: u32 = 6;
 
     /// The choice of a step: each follows half of what the one before did. Step 0 follows all.
     #[must_use]
     pub const fn of_step(step: u32) -> Self {
-        let step = if step > Self::LAST_STEP { Self::LAST_STEP } else { step };
-        let (busy, slow) =
-            if step > Self::SLOW_FROM { (Self::SLOW_FROM, step - Self::SLOW_FROM) } else { (step, 0) };
-        Self { busy_one_in: 1 << busy, slow_one_in: 1 << slow }
+        Self { busy_one_in: 1 << if step > Self::LAST_STEP { Self::LAST_STEP } else { step } }
     }
 }

@@ -18,6 +18,7 @@
 mod config;
 mod emit;
 mod exec;
+mod fds;
 mod file;
 mod files;
 mod goroutine;

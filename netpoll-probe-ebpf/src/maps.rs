@@ -8,8 +8,8 @@ use aya_ebpf::{
 use netpoll_probe_common::{
     counter::Counter,
     limit::{
-        CONNECTS as CONNECT_COUNT, FDS as FD_COUNT, LABEL_SETS, LABELS, POLL_SCRATCH_BYTES,
-        RESOLVES as RESOLVE_COUNT, RING_BYTES, RUNTIME_STRUCT_BYTES, SLOTS as SLOT_COUNT,
+        CONNECTS as CONNECT_COUNT, FD_STATES as FD_STATE_COUNT, FDS as FD_COUNT, LABEL_SETS, LABELS,
+        POLL_SCRATCH_BYTES, RESOLVES as RESOLVE_COUNT, RING_BYTES, RUNTIME_STRUCT_BYTES, SLOTS as SLOT_COUNT,
         SOCKETS as SOCKET_COUNT, STACKS, TARGETS as TARGET_COUNT, THREADS as THREAD_COUNT, UNIX_NAMES,
     },
     record::Label,
@@ -75,6 +75,10 @@ pub static EVENTPOLL: Array<u64> = Array::with_max_entries(TARGET_COUNT, 0);
 /// The other way round: `struct eventpoll` → target.
 #[map]
 pub static EVENTPOLLS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(TARGET_COUNT, 0);
+
+/// The state of the target's fds, by fd and direction ([`crate::fds`]).
+#[map]
+pub static FD_STATES: Array<[u32; FD_STATE_COUNT]> = Array::with_max_entries(1, 0);
 
 /// Which waits are followed. Written by user space.
 #[map]

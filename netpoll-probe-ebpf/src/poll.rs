@@ -66,12 +66,14 @@ pub fn exit(call: &Syscall, target: Target) {
     if count <= 0 {
         return;
     }
+    // Or the verifier would go through the events once for each combination of what follows.
+    let nothing = call.nothing();
     let taken = if count as usize > POLL_EVENTS {
         emit::count(Counter::PollEventsCut);
         POLL_EVENTS
     } else {
         count as usize
-    };
+    } ^ nothing as usize;
     let Some(scratch) = maps::POLL_EVENTS_SCRATCH.get_ptr_mut(0) else { return };
     // The mask changes nothing; it shows the verifier a bound.
     let bytes = (taken as u32 * config!(epoll_event_bytes) as u32) & (POLL_SCRATCH_BYTES as u32 - 1);
@@ -80,11 +82,12 @@ pub fn exit(call: &Syscall, target: Target) {
         emit::count(Counter::ReadPollEvents);
         return;
     }
+    let is_its_waking = count == 1 && !may_have_timed_out(&thread, call);
     let mut poll = Poll {
         now_ns,
-        waking_ns: if count == 1 && !may_have_timed_out(&thread, call) { thread.waking_ns } else { 0 },
-        ready_after_ns,
-        poller: u64::from(poller_of(call)),
+        waking_ns: if is_its_waking { thread.waking_ns } else { 0 } ^ nothing,
+        ready_after_ns: ready_after_ns ^ nothing,
+        poller: u64::from(poller_of(call)) ^ nothing,
         epfd: call.argument::<0>(),
         target: target.index,
         unseen_fd: 0,

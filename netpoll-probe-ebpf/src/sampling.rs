@@ -1,23 +1,17 @@
 //! Which waits are followed ([`netpoll_probe_common::sampling`]).
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
-use netpoll_probe_common::{
-    counter::Counter,
-    sampling::{SLOW_AFTER_NS, Sampling},
-    slot::WaitSlot,
-};
+use netpoll_probe_common::{counter::Counter, sampling::Sampling};
 
-use crate::{emit, maps, now};
+use crate::{emit, maps};
 
-/// How many waits the one that begins now stands for; 0: it is not followed. `wait` is what is remembered of the last one there.
+/// How many waits the one that begins now stands for; 0: it is not followed. `is_slow` tells whether its fd is.
 #[inline(always)]
-pub fn choose(wait: &WaitSlot) -> u32 {
-    let Some(sampling) = current() else { return 1 };
-    if sampling.busy_one_in <= 1 {
+pub fn choose(is_slow: impl FnOnce() -> bool) -> u32 {
+    let one_in = current().map_or(1, |sampling| sampling.busy_one_in);
+    if one_in <= 1 || is_slow() {
         return 1;
     }
-    let is_slow = now() > wait.last_poll_ns + SLOW_AFTER_NS;
-    let one_in = if is_slow { sampling.slow_one_in } else { sampling.busy_one_in };
     // SAFETY: the helper has no preconditions.
     if unsafe { bpf_get_prandom_u32() } as u32 & one_in.wrapping_sub(1) == 0 {
         return one_in;

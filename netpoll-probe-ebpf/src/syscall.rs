@@ -16,7 +16,9 @@ use netpoll_probe_common::{
 
 use crate::{
     config::config,
-    emit, file,
+    emit,
+    fds::FdState,
+    file,
     goroutine::Goroutine,
     labels, maps, now,
     poll::{self, decode},
@@ -72,14 +74,19 @@ const fn kinds() -> [u8; number::BOUND] {
     table
 }
 
-/// What a system call was about.
+/// What a system call was about. The numbers are veiled ([`Syscall::nothing`]), so that the verifier goes through what follows once, and not
+/// once for each kind of call.
 struct Request {
     target: Target,
     fd: i32,
+    /// How many waits the one that begins stands for; 0: none begins that is followed.
+    stands_for: u32,
     /// The direction.
     mode: u64,
-    /// The goroutine will wait.
-    again: bool,
+    /// Not 0: the goroutine will wait.
+    again: u64,
+    /// Not 0: it has registered the fd, and said nothing of a wait before.
+    registers: u64,
 }
 
 impl Request {
@@ -115,81 +122,107 @@ pub fn exit(call: &Syscall) {
 /// One that may begin or end a wait.
 #[inline(always)]
 fn follow(call: &Syscall, target: Target, kind: u8) {
-    let again = call.result() == -EAGAIN;
-    let mut request = Request { target, fd: call.argument::<0>() as i32, mode: u64::from(kind), again };
+    let nothing = call.nothing();
+    let again = u64::from(call.result() == -EAGAIN) ^ nothing;
+    let (fd, mode) = (call.argument::<0>() as i32, u64::from(kind) ^ nothing);
+    let mut request = Request { target, fd, stands_for: 0, mode, again, registers: nothing };
     if kind == kind::SPLICE {
         // The pipe is not in the netpoller.
-        let (fd, mode) = if find(request.fd, target.index).is_some() {
-            (request.fd, READ)
+        (request.fd, request.mode) = if find(fd, target.index).is_some() {
+            (fd, READ ^ nothing)
         } else {
-            (call.argument::<2>() as i32, WRITE)
+            (call.argument::<2>() as i32, WRITE ^ nothing)
         };
-        (request.fd, request.mode) = (fd, mode);
-    }
-    let registers = kind == kind::REGISTER;
-    if registers {
+    } else if kind == kind::REGISTER {
         let Some(fd) = registered(call, target) else { return };
-        (request.fd, request.mode, request.again) = (fd, WRITE, true);
+        (request.fd, request.mode, request.again, request.registers) =
+            (fd, WRITE ^ nothing, 1 ^ nothing, 1 ^ nothing);
     }
-    let slot = maps::SLOTS.get_ptr_mut(&request.key());
-    if let Some(slot) = slot
-        && !registers
-    {
-        // SAFETY: see wait::begin for who else writes it.
-        end(call, &request, unsafe { &mut *slot });
-    }
-    if !request.again {
-        return;
-    }
-    let stands_for = match slot {
-        // SAFETY: as above.
-        Some(slot) => sampling::choose(wait::of(unsafe { &mut *slot }, request.mode)),
-        None => 1,
-    };
-    let slot = slot.unwrap_or(core::ptr::null_mut());
-    if stands_for != 0 && begin(call, &request, slot, registers, stands_for).is_none() {
-        emit::count(Counter::ReadTarget);
+    if is_of_interest(&mut request, nothing) {
+        look_up(call, &request);
     }
 }
 
-/// Ends the wait that this goroutine was in, if it was in one. A function of its own for the verifier, too.
+/// Whether a wait may end, or one begins that is followed; and how many it stands for.
 #[inline(never)]
-fn end(call: &Syscall, request: &Request, slot: &mut PollDescSlot) {
+fn is_of_interest(request: &mut Request, nothing: u64) -> bool {
+    let state = FdState::of(request.fd, request.mode);
+    let stands_for = if request.again == 0 {
+        0
+    } else {
+        sampling::choose(|| state.as_ref().map_or_else(|| is_slow(request), FdState::is_slow))
+    };
+    request.stands_for = stands_for ^ nothing as u32;
+    let Some(state) = state else { return true };
+    let is_of_interest = stands_for != 0 || !state.has_nobody();
+    if request.again != 0 {
+        state.begins(is_of_interest);
+    }
+    is_of_interest
+}
+
+/// Whether nothing came on the fd for a while, where no state is kept of it.
+#[inline(always)]
+fn is_slow(request: &Request) -> bool {
+    let Some(slot) = maps::SLOTS.get_ptr_mut(&request.key()) else { return true };
+    // SAFETY: see wait::begin for who else writes it.
+    wait::is_slow(wait::of(unsafe { &mut *slot }, request.mode), now())
+}
+
+/// A system call that ends a wait, or begins one that is followed.
+#[inline(always)]
+fn look_up(call: &Syscall, request: &Request) {
+    let slot = maps::SLOTS.get_ptr_mut(&request.key());
+    let mut is_open = false;
+    if let Some(slot) = slot
+        && request.registers == 0
+    {
+        // SAFETY: see wait::begin for who else writes it.
+        is_open = end(call, request, unsafe { &mut *slot });
+    }
+    if request.stands_for != 0 {
+        if begin(call, request, slot.unwrap_or(core::ptr::null_mut())).is_none() {
+            emit::count(Counter::ReadTarget);
+        }
+    } else if !is_open && let Some(state) = FdState::of(request.fd, request.mode) {
+        state.ends();
+    }
+}
+
+/// Ends the wait that this goroutine was in, if it was in one. Returns whether one is open still, of another goroutine. A function of its own
+/// for the verifier, too.
+#[inline(never)]
+fn end(call: &Syscall, request: &Request, slot: &mut PollDescSlot) -> bool {
     let &Request { mode, again, .. } = request;
     let pd = slot.pd;
     let wait = wait::of(slot, mode);
     if wait.start_ns == 0 || wait.g != call.g() {
-        return;
+        return wait.start_ns != 0;
     }
     let has_parked = if wait.flags & flag::RAN_THEN != 0 {
         // Told EAGAIN once more, it rather tried again by itself; and if the event still stands in the pollDesc, it never waited for it.
-        !again && !wait::has_run_on(wait) && PollDesc::read(pd).is_some_and(|desc| !desc.is_ready(mode))
+        again == 0 && !wait::has_run_on(wait) && PollDesc::read(pd).is_some_and(|desc| !desc.is_ready(mode))
     } else {
         wait.poll_ns != 0 || wait.flags & flag::STARTED_BEFORE != 0
     };
     if !has_parked {
         wait::set_start(wait, 0);
-        return;
+        return false;
     }
-    if again {
+    if again != 0 {
         wait.flags |= flag::SPURIOUS;
     }
     let (now_ns, stack_hash, labels_hash) = (now(), wait.stack_hash, wait.labels_hash);
     let end = wait::End { mode, outcome: outcome::READY, now_ns, stack_hash, labels_hash };
     wait::end(slot, end, request.target);
+    false
 }
 
 /// The goroutine was told to come again: it is about to park. `slot` is null for an fd that has none yet. `None`: the target's memory could
 /// not be read.
 #[inline(always)]
-fn begin(
-    call: &Syscall,
-    request: &Request,
-    slot: *mut PollDescSlot,
-    registers: bool,
-    stands_for: u32,
-) -> Option<()> {
-    let &Request { target, mode, .. } = request;
+fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot) -> Option<()> {
+    let &Request { target, stands_for, mode, registers, .. } = request;
     let mut desc = PollDesc::NONE;
     let slot = slot_for(request, slot, &mut desc);
     if slot.is_null() {
@@ -206,7 +239,7 @@ fn begin(
         target,
     );
     let wait = wait::of(slot, mode);
-    if registers && wait.poll_ns == 0 {
+    if registers != 0 && wait.poll_ns == 0 {
         // A connect that was done at once is collected at once, perhaps before its wait was seen to begin.
         wait::ran_then(wait);
     }

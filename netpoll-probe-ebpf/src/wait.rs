@@ -7,6 +7,7 @@ use aya_log_ebpf::debug;
 use netpoll_probe_common::{
     counter::Counter,
     record::{SpuriousRecord, WaitRecord, flag, kind, outcome, poller, source},
+    sampling::SLOW_AFTER_NS,
     slot::{FileFacts, PollDescSlot, WaitSlot, slot_key},
 };
 
@@ -87,7 +88,7 @@ fn try_start(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
         report_spurious(wait, pd, goid, now_ns, mode, target);
     }
     wait.last_g = 0;
-    let stands_for = sampling::choose(wait);
+    let stands_for = sampling::choose(|| is_slow(wait, now_ns));
     if stands_for == 0 {
         set_start(wait, 0);
         return Some(());
@@ -190,6 +191,12 @@ pub fn slot_of(key: u64) -> Option<*mut PollDescSlot> {
     }
     let _ = maps::SLOTS.insert(&key, &EMPTY, 0);
     maps::SLOTS.get_ptr_mut(&key)
+}
+
+/// Whether nothing came on this direction of the fd for a while.
+#[inline(always)]
+pub fn is_slow(wait: &WaitSlot, now_ns: u64) -> bool {
+    now_ns > wait.last_poll_ns + SLOW_AFTER_NS
 }
 
 /// Stamps and polls on other CPUs look at `start_ns` first, so it is written last, and cleared first.

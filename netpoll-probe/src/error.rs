@@ -26,16 +26,26 @@ impl Failure {
 fn one_line<'a>(chain: impl Iterator<Item = &'a (dyn Error + 'static)>) -> String {
     let mut line = String::new();
     for error in chain {
-        // The verifier's log has thousands of lines; the first says what is wrong.
-        let text = error.to_string();
-        let text = text.lines().next().unwrap_or_default();
+        let text = telling(&error.to_string());
         if line.is_empty() {
-            text.clone_into(&mut line);
-        } else if !line.contains(text) {
+            line = text;
+        } else if !line.contains(&text) {
             line = format!("{line}: {text}");
         }
     }
     line
+}
+
+/// The line that says what is wrong: the first, and in a log of the verifier, which goes through a program instruction by instruction, the
+/// one where it stopped, too.
+fn telling(text: &str) -> String {
+    let statistics = ["processed ", "verification time ", "stack depth ", "max_states"];
+    let mut lines = text.lines().filter(|line| !statistics.iter().any(|begin| line.starts_with(begin)));
+    let first = lines.next().unwrap_or_default();
+    match lines.rfind(|line| !line.trim().is_empty()) {
+        None => first.to_owned(),
+        Some(last) => format!("{first} … {}", last.trim()),
+    }
 }
 
 impl fmt::Display for Failure {
@@ -61,6 +71,12 @@ mod tests {
             .unwrap_err();
         let failure = Failure::new(Exit::Kernel, cause, "be root");
         assert_eq!(failure.to_string(), "netpoll-probe: cannot load: denied\n  hint: be root");
+        let log = "denied: 0: R1=ctx()\n1: (bf) r6 = r1\nR7 invalid mem access 'scalar'\nverification time 3 usec\nprocessed 2 insns";
+        let failure = Failure::new(Exit::Kernel, io::Error::other(log), "be root");
+        assert_eq!(
+            failure.to_string(),
+            "netpoll-probe: denied: 0: R1=ctx() … R7 invalid mem access 'scalar'\n  hint: be root"
+        );
         let cause = Err::<(), _>(io::Error::other("denied")).context("cannot load").unwrap_err();
         let failure = Failure::new(Exit::Kernel, cause, "be root");
         assert_eq!(failure.to_string(), "netpoll-probe: cannot load: denied\n  hint: be root");

@@ -126,6 +126,13 @@ impl Syscall {
         machine::syscall_argument::<N>(self.regs())
     }
 
+    /// 0: the highest byte of an address of a process. The verifier does not know that, so what is combined with it may be anything to it, and
+    /// paths that differ in constants only become one.
+    #[inline(always)]
+    pub fn nothing(&self) -> u64 {
+        self.instruction_pointer() >> 56
+    }
+
     /// The `runtime.g` that made it: `runtime/internal/syscall.Syscall6`, `syscall.Syscall` (Go 1.18) and `runtime.epollwait` leave the
     /// register alone.
     #[inline(always)]

@@ -8,7 +8,7 @@ use netpoll_probe_common::sampling::Sampling;
 
 use crate::{
     model::profile::{Budget as Told, BudgetChange},
-    report::unit::{Count, OfCore},
+    report::unit::OfCore,
 };
 
 /// Steps that it goes at once at most: what is measured in 20 ms may be a peak.
@@ -63,8 +63,8 @@ impl Budget {
         }
         self.step = step;
         let sampling = Sampling::of_step(step);
-        let Sampling { busy_one_in, slow_one_in } = sampling;
-        self.told.changes.push(BudgetChange { after_ns, cost_ppm, busy_one_in, slow_one_in });
+        let busy_one_in = sampling.busy_one_in;
+        self.told.changes.push(BudgetChange { after_ns, cost_ppm, busy_one_in });
         let why = if cost_ppm > most_ppm {
             format!("it costs {cost} of one core, more than --max-overhead {most}")
         } else {
@@ -83,15 +83,10 @@ impl Budget {
 }
 
 /// What is followed, for people.
-fn followed(Sampling { busy_one_in, slow_one_in }: Sampling) -> String {
-    match (busy_one_in, slow_one_in) {
-        (0 | 1, _) => "all waits are followed".to_owned(),
-        (busy, 0 | 1) => format!("one of {} waits on busy fds is followed", Count(busy.into())),
-        (busy, slow) => format!(
-            "one of {} waits on busy fds and one of {} on others is followed",
-            Count(busy.into()),
-            Count(slow.into())
-        ),
+fn followed(Sampling { busy_one_in }: Sampling) -> String {
+    match busy_one_in {
+        0 | 1 => "all waits are followed".to_owned(),
+        busy => format!("one of {busy} waits on busy fds is followed"),
     }
 }
 
@@ -117,21 +112,21 @@ mod tests {
         let mut budget = Budget::new(10_000);
         assert_eq!(budget.sampling(), None);
         let first = budget.decide(52_000, 200).unwrap();
-        assert_eq!(first.sampling, Some(Sampling { busy_one_in: 8, slow_one_in: 1 }));
+        assert_eq!(first.sampling, Some(Sampling { busy_one_in: 8 }));
         assert_eq!(
             first.text,
             "it costs 5.2 % of one core, more than --max-overhead 1.0 %: one of 8 waits on busy fds is followed from now on"
         );
         assert_eq!(budget.decide(9_000, 1_200), None);
         let back = budget.decide(3_000, 2_200).unwrap();
-        assert_eq!(back.sampling, Some(Sampling { busy_one_in: 4, slow_one_in: 1 }));
+        assert_eq!(back.sampling, Some(Sampling { busy_one_in: 4 }));
         assert_eq!(budget.decide(4_000, 3_200), None);
         let told = budget.finish();
         assert_eq!((told.last_ppm, told.changes.len()), (Some(4_000), 2));
     }
 
     #[test]
-    fn slow_fds_come_last_and_then_it_gives_up_once() {
+    fn it_gives_up_once() {
         let mut budget = Budget::new(10);
         let mut last = Sampling::ALL;
         let mut texts = Vec::new();
@@ -141,9 +136,8 @@ mod tests {
                 texts.push(decision.text);
             }
         }
-        assert_eq!(last, Sampling { busy_one_in: 1 << 10, slow_one_in: 1 << 6 });
-        let slow = texts.iter().position(|text| text.contains("on others")).unwrap();
-        assert!(slow > 2 && texts.len() == 7, "{texts:?}");
+        assert_eq!(last, Sampling { busy_one_in: 64 });
+        assert_eq!(texts.len(), 3, "{texts:?}");
         assert!(texts.last().unwrap().contains("the hooks themselves"), "{texts:?}");
     }
 

@@ -143,8 +143,6 @@ pub struct BudgetChange {
     pub cost_ppm: u64,
     /// Of the waits on busy fds one in so many is followed.
     pub busy_one_in: u32,
-    /// Of those on slow ones.
-    pub slow_one_in: u32,
 }
 
 /// A peer of a [`Profile`].

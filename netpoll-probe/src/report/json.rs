@@ -213,7 +213,6 @@ struct BudgetChangeJson {
     after_ns: u64,
     cost_ppm: u64,
     busy_one_in: u32,
-    slow_one_in: u32,
 }
 
 impl<'a> Summary<'a> {
@@ -411,8 +410,10 @@ impl<'a> From<&'a Plan> for PlanJson<'a> {
 
 impl From<&Budget> for BudgetJson {
     fn from(Budget { most_ppm, last_ppm, changes }: &Budget) -> Self {
-        let change = |&BudgetChange { after_ns, cost_ppm, busy_one_in, slow_one_in }: &BudgetChange| {
-            BudgetChangeJson { after_ns, cost_ppm, busy_one_in, slow_one_in }
+        let change = |&BudgetChange { after_ns, cost_ppm, busy_one_in }: &BudgetChange| BudgetChangeJson {
+            after_ns,
+            cost_ppm,
+            busy_one_in,
         };
         Self { most_ppm: *most_ppm, last_ppm: *last_ppm, changes: changes.iter().map(change).collect() }
     }

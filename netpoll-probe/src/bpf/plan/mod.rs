@@ -179,9 +179,15 @@ pub enum NoPlan {
 }
 
 impl Plan {
-    /// All hooks, in the order of time.
+    /// All hooks, in the order of time, each once: one may give several clocks.
     pub fn hooks(&self) -> impl DoubleEndedIterator<Item = &Hook> {
-        self.choices.iter().flat_map(|choice| &choice.hooks).chain(&self.besides)
+        let mut hooks: Vec<&Hook> = Vec::new();
+        for hook in self.choices.iter().flat_map(|choice| &choice.hooks).chain(&self.besides) {
+            if !hooks.contains(&hook) {
+                hooks.push(hook);
+            }
+        }
+        hooks.into_iter()
     }
 
     /// Whether tracepoints stand in for `ep_poll_callback`: then sockets must be found by their `struct sock`.

@@ -56,15 +56,15 @@ fn by_syscalls(why: String, ready: Choice, broken_off: &Site, target: &TargetFac
     };
     let poll = Choice {
         clock: Clock::Poll,
-        hooks: Vec::new(),
-        why: "the same; the event array of epoll_pwait says which pollDescs were collected".into(),
+        hooks: vec![syscall_exit()],
+        why: "the event array of epoll_pwait says which pollDescs were collected".into(),
         lost: None,
         cost: ExpectedCost::POLL_EXIT,
     };
     let end = Choice {
         clock: Clock::End,
-        hooks: vec![Hook::Uprobe { program: "broken_off", site: broken_off.clone() }],
-        why: "the same: it asks the kernel again. A wait that is broken off passes the uprobe instead".into(),
+        hooks: vec![syscall_exit(), Hook::Uprobe { program: "broken_off", site: broken_off.clone() }],
+        why: "it asks the kernel again. A wait that is broken off passes the uprobe instead".into(),
         lost: None,
         cost: ExpectedCost::BROKEN_OFF,
     };

@@ -212,14 +212,10 @@ fn budget(page: &mut Page, Budget { most_ppm, last_ppm, changes }: &Budget, not_
     } else {
         let fewest = changes.iter().map(|change| change.busy_one_in).max().unwrap_or(1);
         format!(
-            "at most {most} of one core: {last}. To get there {} waits were not followed, of those on busy fds up to {} of {}; others, chosen by chance, stand for them, so all counts and times are estimates. Waits on fds that are seldom ready {}.",
+            "at most {most} of one core: {last}. To get there {} waits were not followed, of those on busy fds up to {} of {}; others, chosen by chance, stand for them, so all counts and times are estimates. On fds that are seldom waited on all were followed.",
             Count(not_followed),
             Count(u64::from(fewest) - 1),
-            Count(fewest.into()),
-            match changes.iter().map(|change| change.slow_one_in).max().unwrap_or(1) {
-                1 => "were all followed".to_owned(),
-                slow => format!("were followed down to one of {}", Count(slow.into())),
-            }
+            Count(fewest.into())
         )
     };
     page.paragraph("Budget    ", &text, if changes.is_empty() { Tone::Dim } else { Tone::Warning });
