@@ -51,13 +51,11 @@ pub enum Counter {
     StartUnseen,
     /// PollDescs that could not be read when their event was collected: who had been told EAGAIN is taken to have parked.
     ReadAtPoll,
-    /// Waits that were not followed, to stay within `--max-overhead`: no loss, for others stand for them.
-    NotFollowed,
 }
 
 impl Counter {
     /// All counters, in the order of their numbers.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 23] = [
         Self::RingFullWait,
         Self::RingFullStack,
         Self::RingFullUnixName,
@@ -81,7 +79,6 @@ impl Counter {
         Self::ConnectsFull,
         Self::StartUnseen,
         Self::ReadAtPoll,
-        Self::NotFollowed,
     ];
 
     /// The name that reports use.
@@ -111,7 +108,6 @@ impl Counter {
             Self::ConnectsFull => "connects_full",
             Self::StartUnseen => "start_unseen",
             Self::ReadAtPoll => "read_at_poll",
-            Self::NotFollowed => "not_followed",
         }
     }
 

@@ -13,11 +13,7 @@ pub fn choose(is_slow: impl FnOnce() -> bool) -> u32 {
         return 1;
     }
     // SAFETY: the helper has no preconditions.
-    if unsafe { bpf_get_prandom_u32() } as u32 & one_in.wrapping_sub(1) == 0 {
-        return one_in;
-    }
-    emit::count(Counter::NotFollowed);
-    0
+    if unsafe { bpf_get_prandom_u32() } as u32 & one_in.wrapping_sub(1) == 0 { one_in } else { 0 }
 }
 
 /// Counts what should not be, unless the wait may be one that was not followed: a start, an end, or a wait that is not known.

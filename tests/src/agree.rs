@@ -138,7 +138,7 @@ mod tests {
             "started_before": false, "start_ns": start_ns, "kernel_ready_ns": null, "kernel_ready_source": "none",
             "poll_ns": end_ns - 100, "end_ns": end_ns, "peer_ns": null, "pickup_ns": null, "queue_ns": 100, "unknown_ns": 0,
             "poller": "blocking", "idle": false, "idle_ns": 0, "kind": "tcp", "role": "read", "local": null, "remote": null,
-            "stack": [], "labels": {},
+            "stack": [], "labels": {}, "stands_for": 1,
         }))
         .unwrap()
     }

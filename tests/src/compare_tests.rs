@@ -35,7 +35,7 @@ fn record(changes: &serde_json::Value) -> Record {
             {"func": "internal/poll.(*FD).Read", "file": "", "line": 0},
             {"func": "main.tcpRead", "file": "/x/scenarios.go", "line": 12},
         ],
-        "labels": {},
+        "labels": {}, "stands_for": 1,
     });
     merge(&mut value, changes);
     serde_json::from_value(value).unwrap()

@@ -263,7 +263,7 @@ mod tests {
             "started_before": false, "start_ns": start_ns, "kernel_ready_ns": null, "kernel_ready_source": "none",
             "poll_ns": start_ns + 489_000, "end_ns": start_ns + 500_000, "peer_ns": null, "pickup_ns": null, "queue_ns": 11_000,
             "unknown_ns": 0, "poller": "blocking", "idle": false, "idle_ns": 0, "kind": "tcp", "role": "read", "local": null,
-            "remote": null, "stack": [], "labels": {},
+            "remote": null, "stack": [], "labels": {}, "stands_for": 1,
         });
         (wait, serde_json::from_value(record).unwrap())
     }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 /// `mode`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Hash)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Mode {
@@ -92,6 +92,7 @@ pub struct Record {
     pub remote: Option<String>,
     pub stack: Vec<Frame>,
     pub labels: BTreeMap<String, String>,
+    pub stands_for: u32,
 }
 
 impl Record {

@@ -9,6 +9,7 @@
 pub mod bypass;
 pub mod classify;
 pub mod clocks;
+mod codes;
 pub mod endpoint;
 mod labels;
 mod recent;
@@ -19,7 +20,7 @@ use foldhash::HashMap;
 use netpoll_probe_common::{
     counter::Counter,
     limit::{LABEL_SETS, STACKS},
-    record::{FileRecord, SpuriousRecord, WaitRecord, flag, outcome, poller},
+    record::{FileRecord, SpuriousRecord, WaitRecord, flag},
     slot::{FileFacts, PollDescSlot, WaitSlot},
 };
 
@@ -28,11 +29,16 @@ use crate::{
     model::{
         bypass::Bypass,
         quality::Quality,
-        wait::{Endpoint, Mode, Outcome, Poller, Role, Wait},
+        wait::{Endpoint, Mode, Outcome, Poller, Wait},
     },
 };
 
-use self::{endpoint::Endpoints, labels::Labels, recent::Recent};
+use self::{
+    codes::{mode_of, outcome_of, poller_of, role_of},
+    endpoint::Endpoints,
+    labels::Labels,
+    recent::Recent,
+};
 
 /// How long a wait is held back for its spurious mark. The mark follows the wait's end by one system call, and the
 /// ring is in the order of time but for what CPUs do at the same moment.
@@ -231,8 +237,8 @@ impl Correlator {
         quality.bypasses.extend(self.resolver.clone());
         for (counter, count) in counters.iter().filter(|(_, count)| *count > 0) {
             let table = match counter {
-                Counter::NotFollowed => {
-                    quality.not_followed += *count;
+                Counter::ReadAtPoll => {
+                    quality.park_unknown += *count;
                     continue;
                 }
                 Counter::EndWithoutStart | Counter::StartWithoutEnd => &mut quality.unmatched,
@@ -347,6 +353,7 @@ impl Correlator {
     fn count(&mut self, wait: &Wait, endpoint_known: bool) {
         let quality = &mut self.quality;
         quality.seen += 1;
+        quality.not_followed += u64::from(wait.stands_for.saturating_sub(1));
         quality.started_before += u64::from(wait.started_before);
         quality.endpoint_unknown += u64::from(!endpoint_known);
         if wait.outcome == Outcome::Ready {
@@ -359,44 +366,6 @@ impl Correlator {
 /// What a hash names; 0 names nothing.
 fn known<T: ?Sized>(table: &mut Recent<u64, Arc<T>>, hash: u64) -> Option<Arc<T>> {
     if hash == 0 { None } else { table.get(hash).cloned() }
-}
-
-fn mode_of(mode: u64) -> Option<Mode> {
-    match u8::try_from(mode).ok()? {
-        b'r' => Some(Mode::Read),
-        b'w' => Some(Mode::Write),
-        _ => None,
-    }
-}
-
-fn outcome_of(code: u8) -> Option<Outcome> {
-    match code {
-        outcome::READY => Some(Outcome::Ready),
-        outcome::TIMEOUT => Some(Outcome::Timeout),
-        outcome::CLOSED => Some(Outcome::Closed),
-        outcome::ERROR => Some(Outcome::Error),
-        outcome::REARMED => Some(Outcome::Rearmed),
-        _ => None,
-    }
-}
-
-fn poller_of(code: u8) -> Poller {
-    match code {
-        poller::BLOCKING => Poller::Blocking,
-        poller::NONBLOCKING => Poller::Nonblocking,
-        poller::SYSMON => Poller::Sysmon,
-        _ => Poller::Unknown,
-    }
-}
-
-/// What the socket alone tells; the stack may tell more ([`classify::Told`]).
-fn role_of(mode: Mode, socket_state: u32) -> Role {
-    match (mode, socket_state) {
-        (Mode::Read, endpoint::TCP_LISTEN) => Role::Accept,
-        (Mode::Write, endpoint::TCP_SYN_SENT) => Role::Connect,
-        (Mode::Read, _) => Role::Read,
-        (Mode::Write, _) => Role::Write,
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
 use super::*;
-use crate::model::wait::{Address, Direction, KernelReadySource, Kind};
+use crate::model::wait::{Address, Direction, KernelReadySource, Kind, Role};
 
 const MS: u64 = 1_000_000;
 

@@ -29,9 +29,11 @@ pub struct Quality {
     pub stack_truncated: u64,
     /// Waits whose socket is not known.
     pub endpoint_unknown: u64,
+    /// Collected events for which it could not be read whether a goroutine was parked; who had been told EAGAIN is taken to have.
+    pub park_unknown: u64,
     /// Clocks out of order that were clamped.
     pub clamped: u64,
-    /// Waits that were not followed, to stay within a budget; others stand for them.
+    /// Waits that were not followed, to stay within a budget, by what those stand for that were: an estimate.
     pub not_followed: u64,
     /// How the processes wait past the netpoller, where no wait is seen.
     pub bypasses: Vec<Bypass>,
@@ -59,6 +61,7 @@ impl Quality {
             stack_unknown,
             stack_truncated,
             endpoint_unknown,
+            park_unknown,
             clamped,
             not_followed,
             bypasses,
@@ -76,6 +79,7 @@ impl Quality {
         self.stack_unknown += stack_unknown;
         self.stack_truncated += stack_truncated;
         self.endpoint_unknown += endpoint_unknown;
+        self.park_unknown += park_unknown;
         self.clamped += clamped;
         self.not_followed += not_followed;
         self.bypasses.extend_from_slice(bypasses);

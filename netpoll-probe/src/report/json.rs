@@ -1,5 +1,7 @@
 //! The summary for programs. `schema/summary.json` says what is in it.
 
+mod cost;
+
 use std::{
     collections::BTreeMap,
     io::{self, Write},
@@ -9,13 +11,14 @@ use std::{
 
 use serde::Serialize;
 
+use self::cost::CostJson;
 use super::{Options, name, schema::SUMMARY_NAME, unit::wall_time};
 use crate::model::{
     builder::OpenWait,
     group::{Dimension, Group, GroupKey},
     histogram::Histogram,
     peer::Peer,
-    profile::{Budget, BudgetChange, Cost, Metadata, Plan, PlanClock, Profile, StackKey, Target, Waits},
+    profile::{Metadata, Plan, PlanClock, Profile, StackKey, Target, Waits},
     quality::Quality,
     stack::Frame,
     sums::{Longest, PhaseSums, Sums, Totals},
@@ -187,32 +190,6 @@ struct PlanClockJson<'a> {
     hook: &'a str,
     why: &'a str,
     lost: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct CostJson {
-    cpu_ns: Option<u64>,
-    bpf_run_ns: Option<u64>,
-    bpf_run_count: Option<u64>,
-    peak_resident_bytes: Option<u64>,
-    ring_records: u64,
-    bpf_measured_ns: u64,
-    budget: Option<BudgetJson>,
-}
-
-/// Shares of one core, in millionths.
-#[derive(Serialize)]
-struct BudgetJson {
-    most_ppm: u64,
-    last_ppm: Option<u64>,
-    changes: Vec<BudgetChangeJson>,
-}
-
-#[derive(Serialize)]
-struct BudgetChangeJson {
-    after_ns: u64,
-    cost_ppm: u64,
-    busy_one_in: u32,
 }
 
 impl<'a> Summary<'a> {
@@ -405,39 +382,5 @@ impl<'a> From<&'a Plan> for PlanJson<'a> {
             lost: lost.as_deref(),
         });
         Self { name, why, clocks: clocks.collect() }
-    }
-}
-
-impl From<&Budget> for BudgetJson {
-    fn from(Budget { most_ppm, last_ppm, changes }: &Budget) -> Self {
-        let change = |&BudgetChange { after_ns, cost_ppm, busy_one_in }: &BudgetChange| BudgetChangeJson {
-            after_ns,
-            cost_ppm,
-            busy_one_in,
-        };
-        Self { most_ppm: *most_ppm, last_ppm: *last_ppm, changes: changes.iter().map(change).collect() }
-    }
-}
-
-impl From<&Cost> for CostJson {
-    fn from(cost: &Cost) -> Self {
-        let Cost {
-            cpu_ns,
-            bpf_run_ns,
-            bpf_run_count,
-            bpf_measured_ns,
-            peak_resident_bytes,
-            ring_records,
-            budget,
-        } = cost;
-        Self {
-            cpu_ns: *cpu_ns,
-            bpf_run_ns: *bpf_run_ns,
-            bpf_run_count: *bpf_run_count,
-            peak_resident_bytes: *peak_resident_bytes,
-            ring_records: *ring_records,
-            bpf_measured_ns: *bpf_measured_ns,
-            budget: budget.as_ref().map(BudgetJson::from),
-        }
     }
 }

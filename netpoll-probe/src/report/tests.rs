@@ -12,7 +12,12 @@ use super::{
     sample::{self, Recording},
     schema,
 };
-use crate::model::{group::Dimension, profile::Profile, quality::Quality, wait::Phase};
+use crate::model::{
+    group::Dimension,
+    profile::{Budget, BudgetChange, Profile},
+    quality::Quality,
+    wait::Phase,
+};
 
 fn finish(recording: Recording) -> Profile {
     let quality = sample::quality(&recording.waits, recording.builder.stacks());
@@ -93,6 +98,24 @@ fn text_says_what_was_lost() {
     let unmatched = [("end_without_start".to_owned(), 17)].into();
     let quality = Quality { seen: 0, lost, unmatched, ..Quality::default() };
     golden("lossy.txt", &text(&sample::silent_shop().finish(quality), &Options::default()));
+}
+
+/// What the silent shop was allowed to cost.
+fn within_a_budget() -> Profile {
+    let quality = Quality { not_followed: 48_211, ..Quality::default() };
+    let mut profile = sample::silent_shop().finish(quality);
+    let change = |after_ns, cost_ppm, busy_one_in| BudgetChange { after_ns, cost_ppm, busy_one_in };
+    let changes = vec![change(221_000_000, 52_000, 8), change(1_240_000_000, 3_100, 4)];
+    profile.cost.budget = Some(Budget { most_ppm: 10_000, last_ppm: Some(9_400), changes });
+    profile
+}
+
+#[test]
+fn text_says_what_was_not_followed() {
+    golden("budget.txt", &text(&within_a_budget(), &Options::default()));
+    let json = rendered(&within_a_budget(), Format::Json, &Options::default());
+    let budget = serde_json::from_str::<Value>(&json).unwrap()["cost"]["budget"].take();
+    assert_eq!(budget["changes"][1]["busy_one_in"], 4);
 }
 
 #[test]
@@ -271,8 +294,8 @@ fn ndjson_is_as_its_schema_says() {
 #[test]
 fn json_is_as_its_schema_says() {
     let validator = strict(schema::SUMMARY);
-    for recording in [sample::shop(), sample::starved_shop(), sample::blind_shop(), sample::silent_shop()] {
-        let profile = finish(recording);
+    let samples = [sample::shop(), sample::starved_shop(), sample::blind_shop(), sample::silent_shop()];
+    for profile in samples.map(finish).into_iter().chain([within_a_budget()]) {
         for include_idle in [false, true] {
             let options = Options { include_idle, ..Options::default() };
             let summary: Value = serde_json::from_str(&rendered(&profile, Format::Json, &options)).unwrap();

@@ -264,6 +264,8 @@ struct Summary {
 #[derive(Debug, Deserialize)]
 struct Quality {
     seen: u64,
+    /// Others that it stands for.
+    not_followed: u64,
     lost: BTreeMap<String, u64>,
 }
 

@@ -74,6 +74,7 @@ fn quality(page: &mut Page, profile: &Profile, totals: &Totals) {
         ("stack", quality.stack_unknown),
         ("root of the stack", quality.stack_truncated),
         ("socket", quality.endpoint_unknown),
+        ("park", quality.park_unknown),
     ];
     let mut parts: Vec<_> = unknown
         .iter()
@@ -212,7 +213,7 @@ fn budget(page: &mut Page, Budget { most_ppm, last_ppm, changes }: &Budget, not_
     } else {
         let fewest = changes.iter().map(|change| change.busy_one_in).max().unwrap_or(1);
         format!(
-            "at most {most} of one core: {last}. To get there {} waits were not followed, of those on busy fds up to {} of {}; others, chosen by chance, stand for them, so all counts and times are estimates. On fds that are seldom waited on all were followed.",
+            "at most {most} of one core: {last}. To get there about {} waits were not followed, of those on busy fds up to {} of {}; others, chosen by chance, stand for them, so all counts and times are estimates. On fds that are seldom waited on all were followed.",
             Count(not_followed),
             Count(u64::from(fewest) - 1),
             Count(fewest.into())

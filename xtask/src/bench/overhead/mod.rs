@@ -119,9 +119,10 @@ impl Overhead {
             .iter()
             .zip(measured)
             .map(|(subject, rounds)| {
-                let own = match subject {
-                    Subject::Probe(_) => measure_one(*subject, executable, program, &mut target, true)?.1,
-                    _ => None,
+                let own = if subject.is_ours() {
+                    measure_one(*subject, executable, program, &mut target, true)?.1
+                } else {
+                    None
                 };
                 Ok(Row {
                     load: load.name(),
@@ -147,6 +148,9 @@ fn measure_one(
     let watching = subject
         .watch(executable, program, target, stats)
         .with_context(|| format!("cannot watch with {}", subject.name()))?;
+    if subject.settles() {
+        target.work(program)?;
+    }
     let before = cpu_ticks(target.pid)?;
     let counted = target.work(program)?;
     let ticks = cpu_ticks(target.pid)?.saturating_sub(before);

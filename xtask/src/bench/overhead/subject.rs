@@ -19,7 +19,9 @@ pub(super) enum Subject {
     Nobody,
     /// netpoll-probe with `--hooks`.
     Probe(&'static str),
-    /// A program that does nothing at the exit of each system call of the machine: what no plan that follows them can do without.
+    /// netpoll-probe with `--max-overhead`.
+    Budget(&'static str),
+    /// Programs that do nothing, on the tracepoints that netpoll-probe has here: what it cannot do without.
     Floor,
     /// What a user of bpftrace would write.
     Bpftrace,
@@ -42,12 +44,25 @@ BEGIN { printf(\"attached\\n\"); }
 ";
 
 /// See [`Subject::Floor`].
-const FLOOR: &str = "rawtracepoint:sys_exit { } BEGIN { printf(\"attached\\n\"); }";
+const FLOOR: &str = "rawtracepoint:sys_exit, rawtracepoint:sk_data_ready, rawtracepoint:tcp_probe, rawtracepoint:sched_waking, \
+    rawtracepoint:inet_sock_set_state, rawtracepoint:tcp_receive_reset { } BEGIN { printf(\"attached\\n\"); }";
 
 /// bpftrace, attached.
 fn bpftrace(arguments: &[&str]) -> Result<Process> {
     let mut process = Process::spawn(Command::new("bpftrace").args(arguments), Follow::Stdout)?;
     process.wait_for_line("attached", PATIENCE)?;
+    Ok(process)
+}
+
+/// netpoll-probe, recording.
+fn netpoll_probe(probe: &Path, pid: &str, how: [&str; 2], stats: bool) -> Result<Process> {
+    let mut command = Command::new(probe);
+    command.args(["attach", "--format", "json", "--pid", pid]).args(how);
+    if stats {
+        command.arg("--stats");
+    }
+    let mut process = Process::spawn(&mut command, Follow::Stderr)?;
+    process.wait_for_line("recording", PATIENCE)?;
     Ok(process)
 }
 
@@ -75,10 +90,11 @@ pub(super) struct Watching {
 
 impl Subject {
     /// All, in the order in which a round has them.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Nobody,
         Self::Probe("syscalls"),
         Self::Probe("pollwait"),
+        Self::Budget("1%"),
         Self::Floor,
         Self::ExecutionTrace,
         Self::Bpftrace,
@@ -90,7 +106,8 @@ impl Subject {
         match self {
             Self::Nobody => "nobody".to_owned(),
             Self::Probe(hooks) => format!("netpoll-probe --hooks {hooks}"),
-            Self::Floor => "an empty program on sys_exit".to_owned(),
+            Self::Budget(share) => format!("netpoll-probe --max-overhead {share}"),
+            Self::Floor => "empty programs on its tracepoints".to_owned(),
             Self::Bpftrace => "bpftrace script".to_owned(),
             Self::ExecutionTrace => "runtime/trace".to_owned(),
             Self::Strace => "strace -c".to_owned(),
@@ -102,8 +119,18 @@ impl Subject {
         match self {
             Self::Floor | Self::Bpftrace => Some("bpftrace"),
             Self::Strace => Some("strace"),
-            Self::Nobody | Self::Probe(_) | Self::ExecutionTrace => None,
+            Self::Nobody | Self::Probe(_) | Self::Budget(_) | Self::ExecutionTrace => None,
         }
+    }
+
+    /// Whether it is netpoll-probe, which says what it cost.
+    pub(super) fn is_ours(self) -> bool {
+        matches!(self, Self::Probe(_) | Self::Budget(_))
+    }
+
+    /// Whether it takes a while to find out how much it may do.
+    pub(super) fn settles(self) -> bool {
+        matches!(self, Self::Budget(_))
     }
 
     /// Whether it can watch this program.
@@ -122,16 +149,8 @@ impl Subject {
         let pid = target.pid.to_string();
         let process = match self {
             Self::Nobody => None,
-            Self::Probe(hooks) => {
-                let mut command = Command::new(probe);
-                command.args(["attach", "--format", "json", "--hooks", hooks, "--pid", &pid]);
-                if stats {
-                    command.arg("--stats");
-                }
-                let mut process = Process::spawn(&mut command, Follow::Stderr)?;
-                process.wait_for_line("recording", PATIENCE)?;
-                Some(process)
-            }
+            Self::Probe(hooks) => Some(netpoll_probe(probe, &pid, ["--hooks", hooks], stats)?),
+            Self::Budget(share) => Some(netpoll_probe(probe, &pid, ["--max-overhead", share], stats)?),
             Self::Floor => Some(bpftrace(&["-e", FLOOR])?),
             Self::Bpftrace => {
                 let script = SCRIPT.replace("PROGRAM", &program.display().to_string());
@@ -161,14 +180,14 @@ impl Watching {
         let Some(process) = self.process else { return Ok(None) };
         process.signal(Signal::INT)?;
         let finished = process.finish(PATIENCE)?;
-        if !matches!(self.subject, Subject::Probe(_)) {
+        if !self.subject.is_ours() {
             return Ok(None);
         }
         ensure!(finished.status.success(), "the probe ended with {}:\n{}", finished.status, finished.stderr);
         let summary: Summary =
             serde_json::from_str(&finished.stdout).context("the summary is not as expected")?;
         let seconds = number(summary.duration_ns) / 1e9;
-        let seen = number(summary.quality.seen);
+        let seen = number(summary.quality.seen + summary.quality.not_followed);
         Ok(Some(Own {
             waits_per_second: seen / seconds,
             lost: summary.quality.lost.values().sum(),
