@@ -39,7 +39,8 @@ pub const RING_WAKEUP_BYTES: u64 = 1 << 20;
 /// freed, so the target's peak number of open pollable fds is what counts.
 pub const SLOTS: u32 = 1 << 18;
 
-/// Sockets that the tracepoint plan can find a slot for (least recently used ones go first).
+/// Sockets that the tracepoint plan finds a slot for by one load, 1 MiB; and as many of those that would have the same place (least
+/// recently used ones go first). A power of two.
 pub const SOCKETS: u32 = 1 << 16;
 
 /// Directions of fds whose state is kept where one load finds it: 65,536 fds, half a megabyte. A power of two.

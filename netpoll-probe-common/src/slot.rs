@@ -171,6 +171,27 @@ impl FileFacts {
     };
 }
 
+/// A value of the map `SOCKETS`, whose index is its [`socket_entry`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+pub struct SocketEntry {
+    /// The `struct sock`; 0: nobody's.
+    pub sk: u64,
+    /// The [`slot_key`] of who waits on it.
+    pub key: u64,
+}
+
+/// Where in the map `SOCKETS` a `struct sock` belongs: the highest bits of its address times 2^64 divided by the golden ratio, which
+/// spreads addresses that lie in equal steps.
+#[must_use]
+pub const fn socket_entry(sk: u64) -> u32 {
+    (sk.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - crate::limit::SOCKETS.trailing_zeros())) as u32
+}
+
 /// What is remembered of a thread, the value of the map `THREADS` (key: thread id).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(

@@ -32,6 +32,7 @@ mod regs;
 mod resolver;
 mod sampling;
 mod scratch;
+mod sockets;
 mod stack;
 mod syscall;
 mod target;

@@ -14,7 +14,7 @@ use netpoll_probe_common::{
     },
     record::Label,
     sampling::Sampling,
-    slot::{PollDescSlot, ThreadSlot},
+    slot::{PollDescSlot, SocketEntry, ThreadSlot},
 };
 
 use crate::{scratch::Scratch, stack::Walked};
@@ -36,9 +36,17 @@ pub static SLOTS: HashMap<u64, PollDescSlot> = HashMap::with_max_entries(SLOT_CO
 #[map]
 pub static CONNECTS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(CONNECT_COUNT, 0);
 
-/// `struct sock` address → key in [`SLOTS`], for the socket tracepoints. The least recently used one makes room.
+/// `struct sock` address → key in [`SLOTS`], for the socket tracepoints, by [`socket_entry`](netpoll_probe_common::slot::socket_entry).
 #[map]
-pub static SOCKETS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(SOCKET_COUNT, 0);
+pub static SOCKETS: Array<SocketEntry> = Array::with_max_entries(SOCKET_COUNT, 0);
+
+/// The same of sockets whose entry another one took. The least recently used one makes room.
+#[map]
+pub static CROWDED_SOCKETS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(SOCKET_COUNT, 0);
+
+/// A socket's address, on its way to being a number.
+#[map]
+pub static SOCKET_ADDRESS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Hashes of stacks that user space has.
 #[map]

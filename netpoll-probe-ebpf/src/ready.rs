@@ -17,7 +17,7 @@ use crate::{
     config::config,
     emit, maps, now,
     poll::{self, READ_EVENTS, WRITE_EVENTS},
-    read, regs, target,
+    read, regs, sockets, target,
 };
 
 /// `include/net/tcp_states.h`
@@ -155,9 +155,8 @@ pub fn waking(task: *const task_struct) {
 /// wait is on now.
 #[inline(always)]
 fn slot_of(sk: *const c_void) -> Option<&'static mut PollDescSlot> {
-    let sk = sk as u64;
-    // SAFETY: the value is copied at once.
-    let key = unsafe { maps::SOCKETS.get(&sk) }.copied()?;
+    let sk = sockets::address(sk)?;
+    let key = sockets::find(sk)?;
     let slot = maps::SLOTS.get_ptr_mut(&key)?;
     // SAFETY: a map value; see wait::begin for who else writes it.
     let slot = unsafe { &mut *slot };

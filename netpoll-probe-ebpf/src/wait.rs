@@ -15,7 +15,7 @@ use crate::{
     config::config,
     emit, file, labels, maps, now,
     polldesc::{PollDesc, READ, WRITE},
-    read, regs, sampling, stack,
+    read, regs, sampling, sockets, stack,
     target::{self, Target},
 };
 
@@ -135,7 +135,7 @@ pub fn begin(slot: &mut PollDescSlot, desc: &PollDesc, parking: &Parking, target
         wait.sent_bytes = sent_bytes;
     }
     if config!(stand_ins) == 1 && facts.sk != 0 && !is_indexed {
-        index_socket(facts.sk, key);
+        sockets::index(facts.sk, key);
     }
     set_start(wait, now_ns);
     // After the start: what comes from now on is stamped, so what is there without a stamp came before.
@@ -204,14 +204,6 @@ pub fn is_slow(wait: &WaitSlot, now_ns: u64) -> bool {
 pub fn set_start(wait: &mut WaitSlot, start_ns: u64) {
     // SAFETY: a field of a live reference.
     unsafe { (&raw mut wait.start_ns).write_volatile(start_ns) };
-}
-
-#[inline(always)]
-fn index_socket(sk: u64, key: u64) {
-    // SAFETY: the value is copied at once.
-    if unsafe { maps::SOCKETS.get(&sk) } != Some(&key) {
-        let _ = maps::SOCKETS.insert(&sk, &key, 0);
-    }
 }
 
 /// The same goroutine waits again after it was woken as ready. When it ran on the same P all the time (`schedtick`

@@ -12,6 +12,7 @@ use netpoll_probe_tests::{
     probe::{self, Recorded, Recording},
     record::{Mode, Record},
 };
+use serde_json::Value;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -20,6 +21,9 @@ const SLOW_NS: u64 = 40_000_000;
 
 /// How far apart two hooks see the same start.
 const SAME_NS: u64 = 2_000_000;
+
+/// Ends without a start that there may be: the probe comes while goroutines are about to park.
+const UNMATCHED: u64 = 3;
 
 /// How far an estimate may be off: one wait in 64 of some 20,000 is 6 % off by chance.
 const ESTIMATE: f64 = 0.3;
@@ -66,7 +70,9 @@ fn what_is_not_followed_changes_nothing_of_what_is_said() {
     let (quality, budget) = (&some.summary["quality"], &some.summary["cost"]["budget"]);
     println!("{quality}\n{budget}");
     assert_eq!(quality["lost"], serde_json::json!({}));
-    assert_eq!(quality["unmatched"], serde_json::json!({}));
+    // A deadline that passes at that moment ends a wait whose start was not seen.
+    let unmatched: u64 = quality["unmatched"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+    assert!(unmatched <= UNMATCHED, "{quality}");
     assert!(budget["changes"].as_array().is_some_and(|changes| !changes.is_empty()), "{budget}");
     let one_in: HashSet<u32> = some.records.iter().map(|record| record.stands_for).collect();
     assert!(one_in.contains(&1) && one_in.iter().any(|one_in| *one_in > 1), "{one_in:?}");

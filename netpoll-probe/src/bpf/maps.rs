@@ -4,7 +4,11 @@ use aya::{
     Ebpf, Pod,
     maps::{Array, Map, MapData, MapError, PerCpuArray},
 };
-use netpoll_probe_common::{counter::Counter, sampling::Sampling, slot::PollDescSlot};
+use netpoll_probe_common::{
+    counter::Counter,
+    sampling::Sampling,
+    slot::{PollDescSlot, SocketEntry, socket_entry},
+};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::session::{Session, SessionError, TargetId};
@@ -17,11 +21,16 @@ const SLOTS: &str = "SLOTS";
 /// The calls of the C library's resolver.
 const RESOLVES: &str = "RESOLVES";
 
+/// Who waits on which socket.
+const SOCKETS: &str = "SOCKETS";
+const CROWDED_SOCKETS: &str = "CROWDED_SOCKETS";
+
 /// Which waits are followed.
 const SAMPLING: &str = "SAMPLING";
 
 /// `[u8; N]` stands in for the map values: aya's `Pod` cannot be implemented for another crate's types.
 type SlotBytes = [u8; size_of::<PollDescSlot>()];
+type SocketBytes = [u8; size_of::<SocketEntry>()];
 type SamplingBytes = [u8; size_of::<Sampling>()];
 
 impl Session {
@@ -87,7 +96,17 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub fn index_socket(&mut self, sk: u64, key: u64) -> Result<(), SessionError> {
-        self.hash_map::<u64, u64>("SOCKETS")?.insert(sk, key, 0).map_err(failed("SOCKETS"))
+        let Ok(bytes) = SocketBytes::try_from(SocketEntry { sk, key }.as_bytes()) else { return Ok(()) };
+        let map = map_of(&mut self.ebpf, SOCKETS)?;
+        let mut map: Array<_, SocketBytes> = map.try_into().map_err(failed(SOCKETS))?;
+        let at = socket_entry(sk);
+        let taken = map.get(&at, 0).map_err(failed(SOCKETS))?;
+        let owner = SocketEntry::read_from_bytes(&taken).map_or(0, |entry| entry.sk);
+        if owner == 0 || owner == sk {
+            map.set(at, bytes, 0).map_err(failed(SOCKETS))
+        } else {
+            self.hash_map::<u64, u64>(CROWDED_SOCKETS)?.insert(sk, key, 0).map_err(failed(CROWDED_SOCKETS))
+        }
     }
 
     /// Which waits are followed from now on.
