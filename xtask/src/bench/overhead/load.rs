@@ -5,6 +5,7 @@ use std::{
     net::TcpStream,
     path::Path,
     process::Command,
+    sync::LazyLock,
     time::Duration,
 };
 
@@ -33,8 +34,21 @@ pub(super) enum Load {
 
 /// Requests a second of [`Load::Fixed`].
 const RATE: &str = "12500";
+/// Files that [`Load::Proxy`] wants: its proxy has two for each connection.
+const FILES: &str = "--nofile=65536";
+
 /// Connections of [`Load::Proxy`] that are only kept.
-const IDLE: &str = "10000";
+fn idle_connections() -> u32 {
+    if may_have_files() { 10_000 } else { 9_000 }
+}
+
+/// Whether this machine lets a process have as many files as it wants. Where it does not, the usual limit is 20,000 at least.
+fn may_have_files() -> bool {
+    static MAY: LazyLock<bool> = LazyLock::new(|| {
+        Command::new("prlimit").args([FILES, "--", "true"]).output().is_ok_and(|it| it.status.success())
+    });
+    *MAY
+}
 
 /// What a load's program prints.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -73,6 +87,8 @@ pub(super) struct Target {
     _others: Vec<Process>,
     /// It has Go's execution tracer on a switch.
     pub(super) has_trace_switch: bool,
+    /// It waits for the network while it works.
+    pub(super) has_waits: bool,
 }
 
 impl Load {
@@ -93,23 +109,29 @@ impl Load {
     }
 
     /// What it is, for the page.
-    pub(super) const fn what(self) -> &'static str {
-        match self {
+    pub(super) fn what(self) -> String {
+        let what = match self {
             Self::Saturated => "HTTP, short answers on 16 connections, as many as possible",
             Self::Fixed => "HTTP at 12,500 requests/s",
-            Self::Proxy => "a TCP proxy with 10,000 idle connections and 16 busy ones",
+            Self::Proxy => {
+                return format!("a TCP proxy with {} idle connections and 16 busy ones", idle_connections());
+            }
             Self::PingPong => "a byte over TCP to and fro, one wait each",
             Self::Compute => "no network: computing",
             Self::Others => "system calls of a process that is not watched",
-        }
+        };
+        what.to_owned()
     }
 
     /// Starts what is watched.
     pub(super) fn start(self, program: &Path) -> Result<Target> {
         let spawn = |arguments: &[&str]| -> Result<(Process, u32, String)> {
-            // A proxy has two fds for each connection.
-            let mut command = Command::new("prlimit");
-            command.args(["--nofile=65536", "--"]).arg(program).args(arguments);
+            let mut command = Command::new(program);
+            if may_have_files() {
+                command = Command::new("prlimit");
+                command.args([FILES, "--"]).arg(program);
+            }
+            command.args(arguments);
             let mut process = Process::spawn(&mut command, Follow::Stdout)?;
             let line = process.wait_for_line("READY", PATIENCE)?;
             let mut words = line.split(' ').skip(1);
@@ -124,13 +146,15 @@ impl Load {
             Self::Proxy => {
                 let (server, _, backend) = spawn(&["server"])?;
                 let proxy = spawn(&["proxy", "-target", &backend])?;
-                let (idle, ..) = spawn(&["idle", "-target", &proxy.2, "-connections", IDLE])?;
+                let (idle, ..) =
+                    spawn(&["idle", "-target", &proxy.2, "-connections", &idle_connections().to_string()])?;
                 others.extend([idle, server]);
                 proxy
             }
         };
         let has_trace_switch = matches!(self, Self::Saturated | Self::Fixed | Self::Others);
-        Ok(Target { load: self, pid, addr, process, _others: others, has_trace_switch })
+        let has_waits = !matches!(self, Self::Compute | Self::Others);
+        Ok(Target { load: self, pid, addr, process, _others: others, has_trace_switch, has_waits })
     }
 }
 

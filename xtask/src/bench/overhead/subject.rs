@@ -21,7 +21,8 @@ pub(super) enum Subject {
     Probe(&'static str),
     /// netpoll-probe with `--max-overhead`.
     Budget(&'static str),
-    /// Programs that do nothing, on the tracepoints that netpoll-probe has here: what it cannot do without.
+    /// netpoll-probe on another process, which does nothing: its programs run, and leave at once. What its hooks cost by themselves, and what
+    /// everybody else on the machine pays.
     Floor,
     /// What a user of bpftrace would write.
     Bpftrace,
@@ -43,15 +44,19 @@ interval:s:1 { }
 BEGIN { printf(\"attached\\n\"); }
 ";
 
-/// See [`Subject::Floor`].
-const FLOOR: &str = "rawtracepoint:sys_exit, rawtracepoint:sk_data_ready, rawtracepoint:tcp_probe, rawtracepoint:sched_waking, \
-    rawtracepoint:inet_sock_set_state, rawtracepoint:tcp_receive_reset { } BEGIN { printf(\"attached\\n\"); }";
-
 /// bpftrace, attached.
 fn bpftrace(arguments: &[&str]) -> Result<Process> {
     let mut process = Process::spawn(Command::new("bpftrace").args(arguments), Follow::Stdout)?;
     process.wait_for_line("attached", PATIENCE)?;
     Ok(process)
+}
+
+/// A Go process that does nothing, and its pid.
+fn idle(program: &Path) -> Result<(Process, String)> {
+    let mut process = Process::spawn(Command::new(program).arg("server"), Follow::Stdout)?;
+    let line = process.wait_for_line("READY", PATIENCE)?;
+    let pid = line.split(' ').nth(1).context("no pid")?.to_owned();
+    Ok((process, pid))
 }
 
 /// netpoll-probe, recording.
@@ -86,6 +91,8 @@ pub(super) struct Own {
 pub(super) struct Watching {
     subject: Subject,
     process: Option<Process>,
+    /// Ends with it.
+    _other: Option<Process>,
 }
 
 impl Subject {
@@ -107,7 +114,7 @@ impl Subject {
             Self::Nobody => "nobody".to_owned(),
             Self::Probe(hooks) => format!("netpoll-probe --hooks {hooks}"),
             Self::Budget(share) => format!("netpoll-probe --max-overhead {share}"),
-            Self::Floor => "empty programs on its tracepoints".to_owned(),
+            Self::Floor => "netpoll-probe on another process".to_owned(),
             Self::Bpftrace => "bpftrace script".to_owned(),
             Self::ExecutionTrace => "runtime/trace".to_owned(),
             Self::Strace => "strace -c".to_owned(),
@@ -117,9 +124,9 @@ impl Subject {
     /// The Debian package that has it.
     pub(super) fn package(self) -> Option<&'static str> {
         match self {
-            Self::Floor | Self::Bpftrace => Some("bpftrace"),
+            Self::Bpftrace => Some("bpftrace"),
             Self::Strace => Some("strace"),
-            Self::Nobody | Self::Probe(_) | Self::Budget(_) | Self::ExecutionTrace => None,
+            Self::Nobody | Self::Probe(_) | Self::Budget(_) | Self::Floor | Self::ExecutionTrace => None,
         }
     }
 
@@ -135,7 +142,11 @@ impl Subject {
 
     /// Whether it can watch this program.
     pub(super) fn can_watch(self, target: &Target) -> bool {
-        self != Self::ExecutionTrace || target.has_trace_switch
+        match self {
+            Self::ExecutionTrace => target.has_trace_switch,
+            Self::Bpftrace | Self::Strace => target.has_waits,
+            _ => true,
+        }
     }
 
     /// Begins to watch. `stats`: the time in eBPF programs is measured too, which costs something itself.
@@ -147,11 +158,16 @@ impl Subject {
         stats: bool,
     ) -> Result<Watching> {
         let pid = target.pid.to_string();
+        let mut other = None;
         let process = match self {
             Self::Nobody => None,
             Self::Probe(hooks) => Some(netpoll_probe(probe, &pid, ["--hooks", hooks], stats)?),
             Self::Budget(share) => Some(netpoll_probe(probe, &pid, ["--max-overhead", share], stats)?),
-            Self::Floor => Some(bpftrace(&["-e", FLOOR])?),
+            Self::Floor => {
+                let (process, pid) = idle(program)?;
+                other = Some(process);
+                Some(netpoll_probe(probe, &pid, ["--hooks", "syscalls"], stats)?)
+            }
             Self::Bpftrace => {
                 let script = SCRIPT.replace("PROGRAM", &program.display().to_string());
                 Some(bpftrace(&["-p", &pid, "-e", &script])?)
@@ -167,7 +183,7 @@ impl Subject {
                 Some(process)
             }
         };
-        Ok(Watching { subject: self, process })
+        Ok(Watching { subject: self, process, _other: other })
     }
 }
 
