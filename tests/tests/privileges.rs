@@ -67,6 +67,8 @@ fn with_the_capabilities_that_are_documented() {
     let recording = Recording::into(&mut command, &[], folder, TIMEOUT).unwrap();
     truth.load().unwrap();
     let recorded = recording.stop(TIMEOUT).unwrap();
+    let cost = &recorded.summary["cost"];
+    assert!(cost["bpf_run_ns"].as_u64().is_some_and(|ns| ns > 0), "{cost}");
     let pid = truth.id();
     let (calls, _files) = truth.end().unwrap();
     let verdict = live::judge(&calls, &recorded, Some(pid), &options.bounds);
@@ -87,9 +89,11 @@ fn root_gives_up_what_it_does_not_need() {
     }
     assert_eq!(status(recording.id(), "CapInh").unwrap(), 0);
     assert_eq!(status(recording.id(), "NoNewPrivs").unwrap(), 1);
-    // It still reads the goroutines of the process at the end.
+    // It still reads the goroutines of the process at the end, and knows what it cost.
     truth.load().unwrap();
     let recorded = recording.stop(TIMEOUT).unwrap();
+    let cost = &recorded.summary["cost"];
+    assert!(cost["bpf_run_ns"].as_u64().is_some_and(|ns| ns > 0), "{cost}");
     let pid = truth.id();
     let (calls, _files) = truth.end().unwrap();
     let verdict = live::judge(&calls, &recorded, Some(pid), &options.bounds);

@@ -1,7 +1,9 @@
 //! What the recording costs, measured while it runs.
 //!
 //! The CPU time of this process is known at any time. That of the eBPF programs is known only where the kernel is asked to measure it, which
-//! makes each of their runs some 50 ns dearer: it is asked for 20 ms in every second, or all the time (`--stats`).
+//! makes each of their runs some 50 to 100 ns dearer: it is asked for the first moments and for 20 ms in every second, or all the time
+//! (`--stats`). It takes CAP_SYS_ADMIN to ask (`bpf_enable_stats`, `kernel/bpf/syscall.c`), which is given up once attached where nothing else needs
+//! it; then the first moments are all that is known, and who must stay within a budget measures all the time.
 
 use std::os::fd::OwnedFd;
 
@@ -10,7 +12,7 @@ use crate::bpf::session::{self, RunTime, SessionError};
 
 /// From one look to the next.
 const EVERY_NS: u64 = 1_000_000_000;
-/// The first is soon: most recordings are short.
+/// The first takes this long, from the beginning on: most recordings are short.
 const FIRST_NS: u64 = 200_000_000;
 /// How long the kernel measures for one look.
 const WINDOW_NS: u64 = 20_000_000;
@@ -22,11 +24,13 @@ const PPM: u64 = 1_000_000;
 pub(super) struct Meter {
     /// Holds the kernel to measuring.
     measuring: Option<OwnedFd>,
-    /// `--stats`
+    /// `--stats`, or there is no other way.
     always: bool,
+    /// The cost has to be known.
+    must: bool,
     /// What the programs had run when the present look began, and when that was; `None`: there is none.
     window: Option<(u64, RunTime)>,
-    /// When the next one begins.
+    /// When it ends, or the next one begins.
     next_ns: u64,
     /// What was known at the end of the last one: when it was, and this process's CPU time.
     last: (u64, Option<u64>),
@@ -54,11 +58,12 @@ impl Meter {
     pub(super) fn new(always: bool, must: bool) -> Result<Self, SessionError> {
         let measuring = match session::measure_run_time() {
             Err(error) if always || must => return Err(error),
-            measuring => measuring.ok().filter(|_| always),
+            measuring => measuring.ok(),
         };
         Ok(Self {
             measuring,
             always,
+            must,
             window: None,
             next_ns: u64::MAX,
             last: (0, None),
@@ -72,33 +77,29 @@ impl Meter {
     pub(super) fn begin(&mut self, now_ns: u64, run_time: RunTime) {
         self.last = (now_ns, cpu_ns());
         self.next_ns = now_ns + FIRST_NS;
-        self.window = self.always.then_some((now_ns, run_time));
+        self.window = self.measuring.is_some().then_some((now_ns, run_time));
     }
 
     /// To be called every few milliseconds; `run_time` asks the programs. Returns what the recording has cost since the last look, in
     /// millionths of one core, when there was one.
     pub(super) fn tick(&mut self, now_ns: u64, run_time: impl FnOnce() -> RunTime) -> Option<u64> {
+        if now_ns < self.next_ns {
+            return None;
+        }
         let Some((since_ns, before)) = self.window else {
-            if now_ns >= self.next_ns {
-                self.next_ns = now_ns + EVERY_NS;
-                self.measuring = session::measure_run_time().ok();
-                // That the kernel refuses now what it did not before leaves the cost unknown.
-                self.window = self.measuring.is_some().then(|| (now_ns, run_time()));
-            }
+            self.measuring = session::measure_run_time().ok();
+            self.next_ns = now_ns + if self.measuring.is_some() { WINDOW_NS } else { EVERY_NS };
+            self.window = self.measuring.is_some().then(|| (now_ns, run_time()));
             return None;
         };
         let window_ns = now_ns.saturating_sub(since_ns);
-        if if self.always { now_ns < self.next_ns } else { window_ns < WINDOW_NS } {
-            return None;
-        }
         let now = run_time();
-        let ran = RunTime {
-            runs: now.runs.saturating_sub(before.runs),
-            run_time_ns: now.run_time_ns.saturating_sub(before.run_time_ns),
-        };
+        let ran = since(before, now);
+        self.next_ns = now_ns + EVERY_NS;
+        // What is let go now may not be had again.
+        self.always |= self.must && session::measure_run_time().is_err();
         if self.always {
             self.window = Some((now_ns, now));
-            self.next_ns = now_ns + EVERY_NS;
         } else {
             (self.window, self.measuring) = (None, None);
         }
@@ -119,19 +120,25 @@ impl Meter {
 
     /// What the programs cost until `end_ns`; `None`: it was not measured. `run_time` is what they say now.
     pub(super) fn finish(mut self, end_ns: u64, run_time: RunTime) -> Option<BpfCost> {
-        if self.always {
-            let (since_ns, before) = self.window?;
-            let ran = RunTime {
-                runs: run_time.runs.saturating_sub(before.runs),
-                run_time_ns: run_time.run_time_ns.saturating_sub(before.run_time_ns),
-            };
-            self.sum.merge(ran);
-            self.measured_ns += end_ns.saturating_sub(since_ns);
+        let (last_ns, _) = self.last;
+        let passed_ns = end_ns.saturating_sub(last_ns);
+        if let Some((since_ns, before)) = self.window {
+            let window_ns = end_ns.saturating_sub(since_ns);
+            self.sum.merge(scaled(since(before, run_time), passed_ns, window_ns));
+            self.measured_ns += window_ns;
         } else {
             let (window_ns, ran) = self.last_window?;
-            self.sum.merge(scaled(ran, end_ns.saturating_sub(self.last.0), window_ns));
+            self.sum.merge(scaled(ran, passed_ns, window_ns));
         }
         Some(BpfCost { run_time: self.sum, measured_ns: self.measured_ns })
+    }
+}
+
+/// What was run between.
+fn since(before: RunTime, now: RunTime) -> RunTime {
+    RunTime {
+        runs: now.runs.saturating_sub(before.runs),
+        run_time_ns: now.run_time_ns.saturating_sub(before.run_time_ns),
     }
 }
 
@@ -159,6 +166,7 @@ mod tests {
         Meter {
             measuring: None,
             always: false,
+            must: false,
             window: None,
             next_ns: u64::MAX,
             last: (1_000 * MS, Some(70 * MS)),
@@ -189,8 +197,8 @@ mod tests {
 
     #[test]
     fn measured_all_the_time_it_is_the_difference() {
-        let mut meter = Meter { always: true, ..meter() };
-        meter.begin(1_000 * MS, RunTime { runs: 5, run_time_ns: 1_000 });
+        let before = RunTime { runs: 5, run_time_ns: 1_000 };
+        let meter = Meter { always: true, window: Some((1_000 * MS, before)), ..meter() };
         let cost = meter.finish(1_500 * MS, RunTime { runs: 25, run_time_ns: 4_000 });
         let run_time = RunTime { runs: 20, run_time_ns: 3_000 };
         assert_eq!(cost, Some(BpfCost { run_time, measured_ns: 500 * MS }));

@@ -34,12 +34,12 @@ pub(super) enum Load {
 
 /// Requests a second of [`Load::Fixed`].
 const RATE: &str = "12500";
-/// Files that [`Load::Proxy`] wants: its proxy has two for each connection.
+/// Files that [`Load::Proxy`] wants: its proxy has six for each connection, two sockets and the pipes that it splices through.
 const FILES: &str = "--nofile=65536";
 
 /// Connections of [`Load::Proxy`] that are only kept.
 fn idle_connections() -> u32 {
-    if may_have_files() { 10_000 } else { 9_000 }
+    if may_have_files() { 10_000 } else { 3_000 }
 }
 
 /// Whether this machine lets a process have as many files as it wants. Where it does not, the usual limit is 20,000 at least.
