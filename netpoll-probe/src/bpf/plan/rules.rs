@@ -5,9 +5,8 @@ use super::{
     Choice, Clock, Hook, Hooks, NoPlan, Plan, ReadyHooks, Site, TargetFacts,
 };
 
-/// Decides. `auto` is `syscalls` where the binary allows it: it sees the same waits, and leaves a busy server more of its throughput (0.82
-/// against 0.70 of a net/http server's under wrk, medians of 22 interleaved runs, Linux 6.18). Where it does not, `pollwait`: its functions
-/// cannot be inlined, so its counts hold in every build.
+/// Decides. `auto` is `syscalls` where the binary allows it: it sees the same waits, and leaves a busy server more of its throughput
+/// (docs/overhead.md). Where it does not, `pollwait`: its functions cannot be inlined, so its counts hold in every build.
 ///
 /// # Errors
 /// When a clock that a wait cannot do without has no hook.

@@ -66,7 +66,12 @@ pub(super) fn table(rows: &[Row], load: Load) -> String {
                 [
                     format!("{:.0}", own.waits_per_second),
                     own.lost.to_string(),
-                    format!("{:.0} ns", own.bpf_ns_per_wait),
+                    // Of no waits there is no cost of one.
+                    if own.waits_per_second < 10.0 {
+                        "–".to_owned()
+                    } else {
+                        format!("{:.0} ns", own.bpf_ns_per_wait)
+                    },
                     format!("{:.1} %", own.cpu_share * 100.0),
                     format!("{:.0} MiB", super::super::number(own.resident_bytes) / 1_048_576.0),
                 ]

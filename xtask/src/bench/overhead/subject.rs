@@ -1,6 +1,6 @@
 //! Who watches: nobody, netpoll-probe by its plans, and what people use today.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use netpoll_probe_tests::process::{Follow, Process};
@@ -43,6 +43,9 @@ uprobe:PROGRAM:runtime.execute /@start[reg(\"ax\")]/ {
 interval:s:1 { }
 BEGIN { printf(\"attached\\n\"); }
 ";
+
+/// How long other tools may take to end.
+const OTHERS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// bpftrace, attached.
 fn bpftrace(arguments: &[&str]) -> Result<Process> {
@@ -195,10 +198,12 @@ impl Watching {
         }
         let Some(process) = self.process else { return Ok(None) };
         process.signal(Signal::INT)?;
-        let finished = process.finish(PATIENCE)?;
         if !self.subject.is_ours() {
+            // bpftrace does not always hear: then it is killed.
+            let _ = process.finish(OTHERS_PATIENCE);
             return Ok(None);
         }
+        let finished = process.finish(PATIENCE)?;
         ensure!(finished.status.success(), "the probe ended with {}:\n{}", finished.status, finished.stderr);
         let summary: Summary =
             serde_json::from_str(&finished.stdout).context("the summary is not as expected")?;
