@@ -4,6 +4,7 @@ use std::{collections::HashSet, fs::File, path::Path, rc::Rc, time::Duration};
 
 use super::{
     attached::{Attached, Exec},
+    budget::Budget,
     go_program::{self, GoProgram},
     recording::Recording,
     tell,
@@ -70,7 +71,12 @@ impl Recording {
             return Ok(at);
         }
         let program = GoProgram::of(binary, self.attacher.wants_runtime_hooks(), running)?;
-        self.attached.push(self.attacher.attach(Rc::new(program), identity)?);
+        let mut attached = self.attacher.attach(Rc::new(program), identity)?;
+        // The same waits as of the others.
+        if let Some(sampling) = self.overhead.budget.as_ref().and_then(Budget::sampling) {
+            attached.session.follow(sampling)?;
+        }
+        self.attached.push(attached);
         Ok(self.attached.len() - 1)
     }
 

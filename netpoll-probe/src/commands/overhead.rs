@@ -1,7 +1,5 @@
 //! What a recording costs, and what is done about it: measured ([`Meter`]), decided ([`Budget`]), told to the programs.
 
-use netpoll_probe_common::sampling::Sampling;
-
 use super::{attached::Attached, budget::Budget, meter::Meter, own::now_ns, recording::Recording, tell};
 use crate::{bpf::session::RunTime, error::Failure};
 
@@ -23,17 +21,7 @@ impl Recording {
         let Some(budget) = &mut self.overhead.budget else { return Ok(()) };
         let Some(decision) = budget.decide(cost_ppm, after_ns) else { return Ok(()) };
         tell(&decision.text);
-        decision.sampling.map_or(Ok(()), |sampling| self.sample(sampling))
-    }
-
-    /// Lets the programs of executables that have come since follow the same waits as the others.
-    pub(super) fn sample_new(&mut self) -> Result<(), Failure> {
-        let sampling = self.overhead.budget.as_ref().and_then(Budget::sampling);
-        sampling.map_or(Ok(()), |sampling| self.sample(sampling))
-    }
-
-    /// Lets the programs follow these waits from now on.
-    fn sample(&mut self, sampling: Sampling) -> Result<(), Failure> {
+        let Some(sampling) = decision.sampling else { return Ok(()) };
         for attached in &mut self.attached {
             attached.session.follow(sampling)?;
         }

@@ -194,7 +194,6 @@ impl Recording {
                 if self.selection.grows() {
                     self.join_new()?;
                     self.attacher.rest();
-                    self.sample_new()?;
                 }
                 if progress {
                     self.draw_progress();
