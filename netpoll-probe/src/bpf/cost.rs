@@ -1,5 +1,5 @@
 //! What hooks cost: the one place of these figures. They are expectations, to choose and to tell by; what a recording did
-//! cost is in its report (`--stats`).
+//! cost is in its report.
 //!
 //! Measured on Linux 6.18, a virtual machine of two cores, where a trap is dear, with prototypes of the programs: their run
 //! time as the kernel counts it (`BPF_ENABLE_STATS`), and the trap of an emulated uprobe by itself.

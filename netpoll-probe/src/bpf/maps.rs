@@ -14,6 +14,7 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 use super::session::{Session, SessionError, TargetId};
 
 type HashMapOf<'a, K, V> = aya::maps::HashMap<&'a mut MapData, K, V>;
+type ArrayOf<'a, V> = Array<&'a mut MapData, V>;
 
 /// The states of pollDescs.
 const SLOTS: &str = "SLOTS";
@@ -55,9 +56,7 @@ impl Session {
     /// # Errors
     /// When a map refuses.
     pub fn set_eventpoll(&mut self, target: TargetId, address: u64) -> Result<(), SessionError> {
-        let known = map_of(&mut self.ebpf, "EVENTPOLL")?;
-        let mut known: Array<_, u64> = known.try_into().map_err(failed("EVENTPOLL"))?;
-        known.set(target.index, address, 0).map_err(failed("EVENTPOLL"))?;
+        self.array::<u64>("EVENTPOLL")?.set(target.index, address, 0).map_err(failed("EVENTPOLL"))?;
         self.hash_map::<u64, u32>("EVENTPOLLS")?
             .insert(address, target.index, 0)
             .map_err(failed("EVENTPOLLS"))
@@ -97,8 +96,7 @@ impl Session {
     /// When the map refuses.
     pub fn index_socket(&mut self, sk: u64, key: u64) -> Result<(), SessionError> {
         let Ok(bytes) = SocketBytes::try_from(SocketEntry { sk, key }.as_bytes()) else { return Ok(()) };
-        let map = map_of(&mut self.ebpf, SOCKETS)?;
-        let mut map: Array<_, SocketBytes> = map.try_into().map_err(failed(SOCKETS))?;
+        let mut map = self.array::<SocketBytes>(SOCKETS)?;
         let at = socket_entry(sk);
         let taken = map.get(&at, 0).map_err(failed(SOCKETS))?;
         let owner = SocketEntry::read_from_bytes(&taken).map_or(0, |entry| entry.sk);
@@ -115,9 +113,7 @@ impl Session {
     /// When the map refuses.
     pub fn follow(&mut self, sampling: Sampling) -> Result<(), SessionError> {
         let Ok(bytes) = SamplingBytes::try_from(sampling.as_bytes()) else { return Ok(()) };
-        let map = map_of(&mut self.ebpf, SAMPLING)?;
-        let mut map: Array<_, SamplingBytes> = map.try_into().map_err(failed(SAMPLING))?;
-        map.set(0, bytes, 0).map_err(failed(SAMPLING))
+        self.array::<SamplingBytes>(SAMPLING)?.set(0, bytes, 0).map_err(failed(SAMPLING))
     }
 
     /// Every pollDesc that was ever waited on, by its key, with its state now.
@@ -147,6 +143,10 @@ impl Session {
     }
 
     fn hash_map<K: Pod, V: Pod>(&mut self, name: &'static str) -> Result<HashMapOf<'_, K, V>, SessionError> {
+        map_of(&mut self.ebpf, name)?.try_into().map_err(failed(name))
+    }
+
+    fn array<V: Pod>(&mut self, name: &'static str) -> Result<ArrayOf<'_, V>, SessionError> {
         map_of(&mut self.ebpf, name)?.try_into().map_err(failed(name))
     }
 

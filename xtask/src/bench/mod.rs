@@ -272,7 +272,7 @@ struct Quality {
 #[derive(Debug, Deserialize)]
 struct Cost {
     cpu_ns: u64,
-    /// With `--stats` only.
+    /// Where it was measured.
     bpf_run_ns: Option<u64>,
     peak_resident_bytes: u64,
 }

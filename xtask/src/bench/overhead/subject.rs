@@ -83,7 +83,7 @@ pub(super) struct Own {
     pub(super) lost: u64,
     /// Its own CPU time, of one CPU.
     pub(super) cpu_share: f64,
-    /// Time in its eBPF programs for each wait, ns; 0 unless it was asked for.
+    /// Time in its eBPF programs for each wait, ns; 0 where it was not measured.
     pub(super) bpf_ns_per_wait: f64,
     /// The most memory it had, bytes.
     pub(super) resident_bytes: u64,
