@@ -6,8 +6,10 @@
 //! zerocopy's derives refuse to compile when that is broken.
 #![no_std]
 
+pub mod cell;
 pub mod config;
 pub mod counter;
+pub mod histogram;
 pub mod limit;
 pub mod record;
 pub mod sampling;

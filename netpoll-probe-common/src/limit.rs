@@ -52,6 +52,10 @@ pub const FDS: u32 = 1 << 16;
 /// Stacks whose addresses were already handed to user space (least recently used ones are handed over again).
 pub const STACKS: u32 = 1 << 14;
 
+/// Entries of the map that says which waits are added up in the kernel, and where: combinations of fd and stack. When it is full user space
+/// empties it, and those that are used are opened again.
+pub const CELL_ENTRIES: u32 = 1 << 16;
+
 /// Unix sockets whose names were already handed to user space.
 pub const UNIX_NAMES: u32 = 1 << 12;
 

@@ -17,18 +17,14 @@ pub const SLOW_AFTER_NS: u64 = 10_000_000;
 pub struct Sampling {
     /// Of the waits on busy fds one in so many is followed, a power of two; 0: all are, and always were.
     pub busy_one_in: u32,
+    /// 1: waits are added up in the kernel, as far as user space has opened cells for them ([`crate::cell`]).
+    pub adds_up: u32,
 }
 
 impl Sampling {
     /// Every wait is followed.
-    pub const ALL: Self = Self { busy_one_in: 1 };
+    pub const ALL: Self = Self { busy_one_in: 1, adds_up: 0 };
 
-    /// The number of the last step: one wait in 64. To follow fewer saves next to nothing, and the hooks remain.
-    pub const LAST_STEP: u32 = 6;
-
-    /// The choice of a step: each follows half of what the one before did. Step 0 follows all.
-    #[must_use]
-    pub const fn of_step(step: u32) -> Self {
-        Self { busy_one_in: 1 << if step > Self::LAST_STEP { Self::LAST_STEP } else { step } }
-    }
+    /// How often what is followed may be halved: one wait in 64. To follow fewer saves next to nothing, and the hooks remain.
+    pub const LAST_HALVING: u32 = 6;
 }

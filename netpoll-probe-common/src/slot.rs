@@ -83,8 +83,8 @@ pub struct WaitSlot {
     pub last_g: u64,
     /// How many waits this one stands for ([`crate::sampling`]).
     pub stands_for: u32,
-    /// Zero: two cache lines in all.
-    pub reserved: u32,
+    /// The cell that the last wait of this direction was added to ([`crate::cell`]), plus one; 0: it came as a record.
+    pub cell: u32,
 }
 
 /// The file behind a pollDesc's fd, as the kernel knows it.
@@ -148,7 +148,7 @@ impl WaitSlot {
         last_ticks: 0,
         last_g: 0,
         stands_for: 0,
-        reserved: 0,
+        cell: 0,
     };
 }
 

@@ -14,7 +14,10 @@
 //! | `files`, `tasks` | iterators over the files of tasks and over tasks, at attach | [`files`], [`tasks`] |
 #![no_std]
 #![no_main]
+// For `cells`, as aya-ebpf does.
+#![feature(asm_experimental_arch)]
 
+mod cells;
 mod config;
 mod emit;
 mod exec;

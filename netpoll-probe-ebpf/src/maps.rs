@@ -6,11 +6,13 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use netpoll_probe_common::{
+    cell::{CellEntry, CellHistograms, CellKey, CellSums},
     counter::Counter,
     limit::{
-        CONNECTS as CONNECT_COUNT, FD_STATES as FD_STATE_COUNT, FDS as FD_COUNT, LABEL_SETS, LABELS,
-        POLL_SCRATCH_BYTES, RESOLVES as RESOLVE_COUNT, RING_BYTES, RUNTIME_STRUCT_BYTES, SLOTS as SLOT_COUNT,
-        SOCKETS as SOCKET_COUNT, STACKS, TARGETS as TARGET_COUNT, THREADS as THREAD_COUNT, UNIX_NAMES,
+        CELL_ENTRIES as CELL_ENTRY_COUNT, CONNECTS as CONNECT_COUNT, FD_STATES as FD_STATE_COUNT,
+        FDS as FD_COUNT, LABEL_SETS, LABELS, POLL_SCRATCH_BYTES, RESOLVES as RESOLVE_COUNT, RING_BYTES,
+        RUNTIME_STRUCT_BYTES, SLOTS as SLOT_COUNT, SOCKETS as SOCKET_COUNT, STACKS, TARGETS as TARGET_COUNT,
+        THREADS as THREAD_COUNT, UNIX_NAMES,
     },
     record::Label,
     sampling::Sampling,
@@ -91,6 +93,19 @@ pub static FD_STATES: Array<[u32; FD_STATE_COUNT]> = Array::with_max_entries(1, 
 /// Which waits are followed. Written by user space.
 #[map]
 pub static SAMPLING: Array<Sampling> = Array::with_max_entries(1, 0);
+
+/// Which waits are added up, and in which cell. Written by user space.
+#[map]
+pub static CELLS: HashMap<CellKey, CellEntry> =
+    HashMap::with_max_entries(CELL_ENTRY_COUNT, BPF_F_NO_PREALLOC);
+
+/// The cells. User space says how many there are before it loads this, and reads them.
+#[map]
+pub static CELL_SUMS: PerCpuArray<CellSums> = PerCpuArray::with_max_entries(1, 0);
+
+/// Their histograms, likewise.
+#[map]
+pub static CELL_HISTOGRAMS: PerCpuArray<CellHistograms> = PerCpuArray::with_max_entries(1, 0);
 
 /// What could not be done, by [`Counter`].
 #[map]

@@ -25,6 +25,12 @@ pub fn count_unless_sampled(counter: Counter) {
     }
 }
 
+/// Whether waits are added up.
+#[inline(always)]
+pub fn adds_up() -> bool {
+    current().is_some_and(|sampling| sampling.adds_up != 0)
+}
+
 #[inline(always)]
 fn current() -> Option<&'static Sampling> {
     // SAFETY: a map value; user space writes it in one piece, and of two versions either will do.

@@ -169,35 +169,54 @@ fn is_slow(request: &Request) -> bool {
     wait::is_slow(wait::of(unsafe { &mut *slot }, request.mode), now())
 }
 
+/// What a system call means for a wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// None is open.
+    Nobody,
+    /// One is open, of another goroutine.
+    Open,
+    /// It has ended.
+    Ended,
+}
+
 /// A system call that ends a wait, or begins one that is followed.
 #[inline(always)]
 fn look_up(call: &Syscall, request: &Request) {
     let slot = maps::SLOTS.get_ptr_mut(&request.key());
-    let mut is_open = false;
+    let mut then = Then::Nobody;
     if let Some(slot) = slot
         && request.registers == 0
     {
         // SAFETY: see wait::begin for who else writes it.
-        is_open = end(call, request, unsafe { &mut *slot });
+        let slot = unsafe { &mut *slot };
+        then = judge(call, request, slot);
+        if then == Then::Ended {
+            wait::end(slot, request.mode, outcome::READY, now());
+        }
     }
     if request.stands_for != 0 {
         if begin(call, request, slot.unwrap_or(core::ptr::null_mut())).is_none() {
             emit::count(Counter::ReadTarget);
         }
-    } else if !is_open && let Some(state) = FdState::of(request.fd, request.mode) {
+    } else if then != Then::Open
+        && let Some(state) = FdState::of(request.fd, request.mode)
+    {
         state.ends();
     }
 }
 
-/// Ends the wait that this goroutine was in, if it was in one. Returns whether one is open still, of another goroutine. A function of its own
-/// for the verifier, too.
+/// Whether the wait ends that this goroutine was in, if it was in one. A function of its own for the verifier, too.
 #[inline(never)]
-fn end(call: &Syscall, request: &Request, slot: &mut PollDescSlot) -> bool {
+fn judge(call: &Syscall, request: &Request, slot: &mut PollDescSlot) -> Then {
     let &Request { mode, again, .. } = request;
     let pd = slot.pd;
     let wait = wait::of(slot, mode);
-    if wait.start_ns == 0 || wait.g != call.g() {
-        return wait.start_ns != 0;
+    if wait.start_ns == 0 {
+        return Then::Nobody;
+    }
+    if wait.g != call.g() {
+        return Then::Open;
     }
     let has_parked = if wait.flags & flag::RAN_THEN != 0 {
         // Told EAGAIN once more, it rather tried again by itself; and if the event still stands in the pollDesc, it never waited for it.
@@ -207,15 +226,12 @@ fn end(call: &Syscall, request: &Request, slot: &mut PollDescSlot) -> bool {
     };
     if !has_parked {
         wait::set_start(wait, 0);
-        return false;
+        return Then::Nobody;
     }
     if again != 0 {
         wait.flags |= flag::SPURIOUS;
     }
-    let (now_ns, stack_hash, labels_hash) = (now(), wait.stack_hash, wait.labels_hash);
-    let end = wait::End { mode, outcome: outcome::READY, now_ns, stack_hash, labels_hash };
-    wait::end(slot, end, request.target);
-    false
+    Then::Ended
 }
 
 /// The goroutine was told to come again: it is about to park. `slot` is null for an fd that has none yet. `None`: the target's memory could

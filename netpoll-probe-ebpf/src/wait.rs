@@ -2,7 +2,7 @@
 
 use core::{hint::black_box, mem::offset_of};
 
-use aya_ebpf::programs::ProbeContext;
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, programs::ProbeContext};
 use aya_log_ebpf::debug;
 use netpoll_probe_common::{
     counter::Counter,
@@ -12,6 +12,7 @@ use netpoll_probe_common::{
 };
 
 use crate::{
+    cells,
     config::config,
     emit, file, labels, maps, now,
     polldesc::{PollDesc, READ, WRITE},
@@ -37,20 +38,6 @@ pub struct Parking {
     pub now_ns: u64,
     /// How many waits it stands for.
     pub stands_for: u32,
-}
-
-/// How a wait ends.
-pub struct End {
-    /// The direction.
-    pub mode: u64,
-    /// [`outcome`]
-    pub outcome: u8,
-    /// When.
-    pub now_ns: u64,
-    /// The stack that it waited with.
-    pub stack_hash: u64,
-    /// The goroutine's labels.
-    pub labels_hash: u64,
 }
 
 /// A uprobe: a goroutine is about to park; `argument_0` is its pollDesc, `argument_1` the mode.
@@ -214,6 +201,9 @@ fn report_spurious(wait: &WaitSlot, pd: u64, goid: u64, again_ns: u64, mode: u64
     let (schedtick, syscalltick) = (ticks as u32, (ticks >> 32) as u32);
     let (last_schedtick, last_syscalltick) = (wait.last_ticks as u32, (wait.last_ticks >> 32) as u32);
     if p == wait.last_p && schedtick == last_schedtick && syscalltick == last_syscalltick.wrapping_add(1) {
+        if wait.cell != 0 {
+            return cells::was_spurious(wait.cell - 1, wait.stands_for);
+        }
         let header = emit::header::<SpuriousRecord>(kind::SPURIOUS, target.tgid);
         emit::record(SpuriousRecord { header, pd, goid, again_ns, mode }, Counter::RingFullSpurious);
     }
@@ -275,8 +265,8 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
     // Before the ways part: the verifier goes through their loops once for each way. Where system calls show the waits, the stack was
     // taken at the start.
     let by_syscalls = config!(follow_syscalls) == 1;
-    let mut stack_hash = if by_syscalls { 0 } else { stack::hash_of_uprobe(ctx, target) };
-    let mut labels_hash = if by_syscalls { 0 } else { labels::hash(labels::of(g), target) };
+    let stack_hash = if by_syscalls { 0 } else { stack::hash_of_uprobe(ctx, target) };
+    let labels_hash = if by_syscalls { 0 } else { labels::hash(labels::of(g), target) };
     let desc = if ready && !by_syscalls { None } else { PollDesc::read(pd) };
     let key = match &desc {
         Some(desc) if by_syscalls => slot_key(desc.fd as u64, target.index),
@@ -307,12 +297,16 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
         };
         desc.outcome(mode)
     };
-    if by_syscalls {
-        let wait = if mode == READ { &slot.read } else { &slot.write };
-        (stack_hash, labels_hash) = (wait.stack_hash, wait.labels_hash);
+    if !by_syscalls {
+        let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
+        (wait.stack_hash, wait.labels_hash) = (stack_hash, labels_hash);
     }
-    end(slot, End { mode, outcome, now_ns, stack_hash, labels_hash }, target);
+    end(slot, mode, outcome, now_ns);
     let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
+    if !by_syscalls {
+        // Of the next wait's stack nothing is known until it ends.
+        wait.stack_hash = 0;
+    }
     debug!(ctx, "goroutine {} waited, outcome {}", wait.goid, outcome);
     if outcome == outcome::REARMED {
         restart(wait, now_ns);
@@ -324,25 +318,38 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
     Some(())
 }
 
-/// Hands a wait over that ends.
-#[inline(always)]
-pub fn end(slot: &mut PollDescSlot, end: End, target: Target) {
-    let End { mode, outcome, now_ns, stack_hash, labels_hash } = end;
-    // SAFETY: parts of the slot that `of` does not touch.
-    let (facts, pd) = unsafe { (&*(&raw const slot.file), slot.pd) };
+/// A wait has ended, as [`outcome`] says, of the current thread's goroutine: it is added to its cell, or handed over. Its stack and labels
+/// stand in the slot. A function of its own for the verifier, and for its stack.
+#[inline(never)]
+pub fn end(slot: &mut PollDescSlot, mode: u64, outcome: u8, now_ns: u64) {
+    // SAFETY: a part of the slot that `of` does not touch.
+    let facts = unsafe { &*(&raw const slot.file) };
     let wait = of(slot, mode);
     let start_ns = wait.start_ns;
     set_start(wait, 0);
     let sent_ns = if mode == READ { sent_since(wait, facts, start_ns, now_ns) } else { 0 };
+    let how = cells::How::new(mode, outcome);
+    if !cells::add(slot, how, start_ns, now_ns, sent_ns) {
+        hand_over(slot, how, start_ns, now_ns, sent_ns);
+    }
+}
+
+/// Hands over a wait that has ended.
+#[inline(always)]
+fn hand_over(slot: &mut PollDescSlot, how: cells::How, start_ns: u64, now_ns: u64, sent_ns: u64) {
     let Some(mut entry) = maps::RING.reserve::<WaitRecord>(0) else {
         emit::count(Counter::RingFullWait);
         return;
     };
+    let thread = bpf_get_current_pid_tgid();
+    // SAFETY: a part of the slot that `of` does not touch.
+    let (facts, pd) = unsafe { (&*(&raw const slot.file), slot.pd) };
+    let wait = of(slot, how.mode());
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is a WaitRecord's bytes; every field is written. One by one, because the record would fill half of the stack that a
     // program has.
     unsafe {
-        (*record).header = emit::header::<WaitRecord>(kind::WAIT, target.tgid);
+        (*record).header = emit::header::<WaitRecord>(kind::WAIT, (thread >> 32) as u32);
         (*record).pd = pd;
         (*record).g = wait.g;
         (*record).goid = wait.goid;
@@ -353,15 +360,15 @@ pub fn end(slot: &mut PollDescSlot, end: End, target: Target) {
         (*record).last_poll_ns = wait.last_poll_ns;
         (*record).end_ns = now_ns;
         (*record).sent_ns = sent_ns;
-        (*record).stack_hash = stack_hash;
-        (*record).labels_hash = labels_hash;
+        (*record).stack_hash = wait.stack_hash;
+        (*record).labels_hash = wait.labels_hash;
         (&raw const *facts).copy_to_nonoverlapping(&raw mut (*record).file, 1);
         (*record).fd = wait.fd;
-        (*record).tid = target.thread;
+        (*record).tid = thread as u32;
         (*record).socket_state = wait.socket_state;
         (*record).flags = wait.flags & !flag::RAN_THEN;
-        (*record).mode = mode as u8;
-        (*record).outcome = outcome;
+        (*record).mode = how.mode() as u8;
+        (*record).outcome = how.outcome();
         (*record).kernel_ready_source = wait.kernel_ready_source;
         (*record).poller = wait.poller;
         (*record).reserved = 0;

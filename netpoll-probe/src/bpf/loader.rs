@@ -6,6 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use zerocopy::IntoBytes as _;
 
 use super::{
+    cells,
     kernel_btf::{KernelBtf, Kind},
     object,
     plan::Hook,
@@ -31,15 +32,17 @@ pub(super) fn btf<'h>(
     Btf::parse(&kernel.only(&names), Endianness::default())
 }
 
-/// Loads the object with `config` frozen into it. `log`: the programs say what they see.
+/// Loads the object with `config` frozen into it, and room for `cells`. `log`: the programs say what they see.
 ///
 /// # Errors
 /// When the kernel refuses it.
-pub(super) fn load(config: &Config, btf: &Btf, log: bool) -> Result<Ebpf, EbpfError> {
+pub(super) fn load(config: &Config, btf: &Btf, cells: u32, log: bool) -> Result<Ebpf, EbpfError> {
     let log_level: u8 = if log { aya_log::Level::Debug as u8 } else { 0 };
     with_btf(btf)
         .override_global("CONFIG", config.as_bytes(), true)
         .override_global(aya_log::LEVEL, &log_level, true)
+        .map_max_entries(cells::SUMS, cells)
+        .map_max_entries(cells::HISTOGRAMS, cells)
         .load(object::BYTES)
 }
 

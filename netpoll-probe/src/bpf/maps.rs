@@ -142,7 +142,10 @@ impl Session {
         resolving.iter().map(|entry| entry.map_err(failed(RESOLVES))).collect()
     }
 
-    fn hash_map<K: Pod, V: Pod>(&mut self, name: &'static str) -> Result<HashMapOf<'_, K, V>, SessionError> {
+    pub(super) fn hash_map<K: Pod, V: Pod>(
+        &mut self,
+        name: &'static str,
+    ) -> Result<HashMapOf<'_, K, V>, SessionError> {
         map_of(&mut self.ebpf, name)?.try_into().map_err(failed(name))
     }
 
@@ -151,7 +154,11 @@ impl Session {
     }
 
     /// Takes an entry away, if it is there.
-    fn remove_key<K: Pod, V: Pod>(&mut self, name: &'static str, key: K) -> Result<(), SessionError> {
+    pub(super) fn remove_key<K: Pod, V: Pod>(
+        &mut self,
+        name: &'static str,
+        key: K,
+    ) -> Result<(), SessionError> {
         match self.hash_map::<K, V>(name)?.remove(&key) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(source) => Err(failed(name)(source)),
@@ -175,10 +182,10 @@ impl Session {
     }
 }
 
-fn failed(name: &'static str) -> impl Fn(MapError) -> SessionError {
+pub(super) fn failed(name: &'static str) -> impl Fn(MapError) -> SessionError {
     move |source| SessionError::Map { name, source }
 }
 
-fn map_of<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Map, SessionError> {
+pub(super) fn map_of<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Map, SessionError> {
     ebpf.map_mut(name).ok_or(SessionError::Missing(name))
 }

@@ -3,6 +3,7 @@
 //! Facts → rules → action: [`support`] finds out what the kernel allows, [`plan`] decides from facts alone which hook
 //! gives which clock (and [`cost`] what that costs), [`session`] loads and attaches what it says, and [`reader`] hands out the ring's bytes.
 
+pub mod cells;
 pub mod cost;
 mod fentry;
 pub mod kernel_btf;

@@ -115,15 +115,21 @@ pub struct TargetId {
 
 impl Session {
     /// Loads the object with `config` frozen into it, and attaches the plan's programs but for its uprobes, which
-    /// [`Self::add`] places in each process.
+    /// [`Self::add`] places in each process. There will be so many `cells`.
     ///
     /// # Errors
     /// When the kernel refuses the object, or one of its programs.
-    pub fn load(config: &Config, plan: &Plan, kernel: &KernelBtf, log: bool) -> Result<Self, SessionError> {
+    pub fn load(
+        config: &Config,
+        plan: &Plan,
+        kernel: &KernelBtf,
+        cells: u32,
+        log: bool,
+    ) -> Result<Self, SessionError> {
         let exec = Hook::Tracepoint { program: EXEC, tracepoint: EXEC_TRACEPOINT };
         let hooks = plan.hooks().chain([&exec]);
         let btf = loader::btf(kernel, hooks, &[FILES_ITERATOR, TASKS_ITERATOR])?;
-        let mut ebpf = loader::load(config, &btf, log)?;
+        let mut ebpf = loader::load(config, &btf, cells, log)?;
         let (mut uprobes, mut whole) = (Vec::new(), Vec::new());
         for hook in plan.hooks().rev() {
             if let Hook::Uprobe { program, site } = hook {

@@ -49,9 +49,13 @@ pub struct RecordArgs {
     #[arg(long, value_enum, default_value_t = ReadyArg::Auto)]
     pub kernel_ready: ReadyArg,
 
-    /// Follow fewer waits when it costs more than this, of one core: 1% [default: follow all]
+    /// When it costs more than this, of one core: 1%, add waits up in the kernel, then follow fewer [default: whatever it takes]
     #[arg(long, value_name = "SHARE", value_parser = value::share_of_core)]
     pub max_overhead: Option<u64>,
+
+    /// Add waits up in the kernel from the beginning, without a record of each: goroutines and fds are not told apart
+    #[arg(long)]
+    pub aggregate: bool,
 
     /// Measure the eBPF programs' run time all along, and not for 20 ms in every second
     #[arg(long)]

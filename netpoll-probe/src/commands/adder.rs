@@ -1,6 +1,6 @@
 //! Where each completed wait goes: into the sums, and to the outputs that have every one.
 
-use super::{outputs::Outputs, tally::Tally, tell};
+use super::{cells::Cells, outputs::Outputs, tally::Tally, tell};
 use crate::{
     correlate::{Correlated, Sent},
     error::Failure,
@@ -22,16 +22,26 @@ impl Adder {
         Self { tally, outputs, failure: None }
     }
 
-    /// Names a wait's stack, and adds it. `bias` is that of its process.
-    pub(super) fn name(&mut self, correlated: Correlated, symbolizer: &mut Symbolizer, bias: u64) {
-        let (wait, sent) = self.tally.name(correlated, symbolizer, bias);
-        self.add(wait, sent);
+    /// Names a wait's stack, and adds it; those like it may be added up. `bias` is that of its process.
+    pub(super) fn name(
+        &mut self,
+        correlated: Correlated,
+        symbolizer: &mut Symbolizer,
+        bias: u64,
+        cells: &mut Cells,
+    ) {
+        let like = correlated.like;
+        let (mut wait, sent) = self.tally.name(correlated, symbolizer, bias);
+        self.add(&mut wait, sent);
+        if let Some(like) = like {
+            cells.saw(like, &wait, &self.tally);
+        }
     }
 
     /// Adds a wait that has its stack, and writes it.
-    pub(super) fn add(&mut self, mut wait: Wait, sent: Sent) {
-        if self.tally.add(&mut wait, sent) {
-            let written = self.outputs.wait(&wait, self.tally.builder.stacks());
+    pub(super) fn add(&mut self, wait: &mut Wait, sent: Sent) {
+        if self.tally.add(wait, sent) {
+            let written = self.outputs.wait(wait, self.tally.builder.stacks());
             self.note(written);
         }
     }

@@ -9,10 +9,11 @@ use std::{
 };
 
 use foldhash::HashMap;
-use netpoll_probe_common::{counter::Counter, slot::of_slot_key};
+use netpoll_probe_common::{counter::Counter, sampling::Sampling, slot::of_slot_key};
 
 use super::{
     adder::Adder,
+    cells::Cells,
     go_process::GoProcess,
     go_program::{GoProgram, Identity},
     open_waits,
@@ -44,6 +45,9 @@ pub(super) struct Attached {
     pub(super) plan: Plan,
     pub(super) session: Session,
     pub(super) symbolizer: Symbolizer,
+    pub(super) cells: Cells,
+    /// What it was told to follow; `None`: all.
+    pub(super) sampling: Option<Sampling>,
     ring: AsyncRing,
     /// By thread group.
     members: HashMap<u32, Member>,
@@ -94,12 +98,13 @@ pub(super) enum Exec {
 }
 
 impl Attached {
-    /// Takes over loaded programs. No process is a member yet.
+    /// Takes over loaded programs, with room for so many cells. No process is a member yet.
     pub(super) fn new(
         identity: Identity,
         program: Rc<GoProgram>,
         plan: Plan,
         mut session: Session,
+        room: u32,
     ) -> Result<Self, Failure> {
         let ring = session.take_ring()?.into_async().map_err(super::recording::event_loop)?;
         let symbolizer = Symbolizer::new(Arc::clone(&program.binary));
@@ -109,6 +114,8 @@ impl Attached {
             plan,
             session,
             symbolizer,
+            cells: Cells::new(room),
+            sampling: None,
             ring,
             members: HashMap::default(),
             expected: HashMap::default(),
@@ -293,13 +300,14 @@ impl Attached {
 
     /// Hands on the waits that need not be held back any longer, or all.
     pub(super) fn take(&mut self, all: bool, to: &mut Adder) {
-        let Self { members, symbolizer, .. } = self;
+        let Self { members, symbolizer, cells, .. } = self;
         for Member { process, correlator } in members.values_mut() {
             let bias = process.load_bias();
+            let mut name = |correlated| to.name(correlated, symbolizer, bias, cells);
             if all {
-                correlator.take_all().for_each(|correlated| to.name(correlated, symbolizer, bias));
+                correlator.take_all().for_each(&mut name);
             } else {
-                correlator.take_ready().for_each(|correlated| to.name(correlated, symbolizer, bias));
+                correlator.take_ready().for_each(&mut name);
             }
         }
     }
@@ -308,7 +316,8 @@ impl Attached {
     pub(super) fn take_before(&mut self, tgid: u32, before: &mut Correlator, to: &mut Adder) {
         let Some(member) = self.members.get(&tgid) else { return };
         let bias = member.process.load_bias();
-        before.take_all().for_each(|correlated| to.name(correlated, &mut self.symbolizer, bias));
+        let Self { symbolizer, cells, .. } = self;
+        before.take_all().for_each(|correlated| to.name(correlated, symbolizer, bias, cells));
     }
 
     /// Forgets what was in a process's memory before it ran another program at `at_ns`.

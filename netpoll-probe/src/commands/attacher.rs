@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     bpf::{
+        cells,
         kernel_btf::{BtfError, KernelBtf},
         offsets,
         plan::{self, Hooks, Plan, ReadyHooks},
@@ -32,6 +33,8 @@ pub(super) struct Attacher {
     hooks: Hooks,
     ready_hooks: ReadyHooks,
     verbose: u8,
+    /// How many cells there are for waits that are added up in the kernel.
+    cells: u32,
     /// The thread group, when there will never be another: the programs then compare with a constant.
     only: Option<u32>,
     /// What the kernel allows, while it is needed often.
@@ -51,8 +54,8 @@ fn find_out() -> Result<Kernel, BtfError> {
 
 impl Attacher {
     /// For these arguments. `only_pid`: the one process, when there will never be another. Begins to find out what the
-    /// kernel allows.
-    pub(super) fn new(args: &RecordArgs, only_pid: Option<u32>) -> Self {
+    /// kernel allows. `may_add_up`: waits may be added up in the kernel.
+    pub(super) fn new(args: &RecordArgs, only_pid: Option<u32>, may_add_up: bool) -> Self {
         Self {
             hooks: match args.hooks {
                 HooksArg::Auto => Hooks::Auto,
@@ -67,6 +70,8 @@ impl Attacher {
                 ReadyArg::Tracepoints => ReadyHooks::Tracepoints,
             },
             verbose: args.verbose,
+            // A map has one entry at least.
+            cells: if may_add_up { cells::room() } else { 1 },
             only: only_pid.filter(|_| support::in_initial_pid_namespace()),
             kernel: None,
             // Where no thread can be had, it is found out when it is needed.
@@ -102,9 +107,9 @@ impl Attacher {
         config.pid_namespace = support::own_pid_namespace().unwrap_or(support::INITIAL_PID_NAMESPACE);
         config.stand_ins = u32::from(plan.has_stand_ins());
         config.follow_syscalls = u32::from(plan.follows_syscalls());
-        let session = Session::load(&config, &plan, &btf, self.logs())?;
+        let session = Session::load(&config, &plan, &btf, self.cells, self.logs())?;
         self.kernel = Some((btf, facts));
-        Attached::new(identity, program, plan, session)
+        Attached::new(identity, program, plan, session, self.cells)
     }
 
     /// Gives back the memory that is needed for attaching only.

@@ -4,7 +4,6 @@ use std::{collections::HashSet, fs::File, path::Path, rc::Rc, time::Duration};
 
 use super::{
     attached::{Attached, Exec},
-    budget::Budget,
     go_program::{self, GoProgram},
     recording::Recording,
     tell,
@@ -73,8 +72,8 @@ impl Recording {
         let program = GoProgram::of(binary, self.attacher.wants_runtime_hooks(), running)?;
         let mut attached = self.attacher.attach(Rc::new(program), identity)?;
         // The same waits as of the others.
-        if let Some(sampling) = self.overhead.budget.as_ref().and_then(Budget::sampling) {
-            attached.session.follow(sampling)?;
+        if let Some(sampling) = self.overhead.sampling() {
+            attached.follow(sampling)?;
         }
         self.attached.push(attached);
         Ok(self.attached.len() - 1)

@@ -5,6 +5,7 @@ pub mod attach;
 mod attached;
 mod attacher;
 mod budget;
+mod cells;
 pub mod doctor;
 mod failures;
 pub mod filter;

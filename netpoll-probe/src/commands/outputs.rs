@@ -144,6 +144,11 @@ impl Outputs {
         self.streams.push(Stream { name, writer: Some(NdjsonWriter::new(buffered)) });
     }
 
+    /// Whether some output has every wait.
+    pub(super) fn have_each_wait(&self) -> bool {
+        !self.streams.is_empty()
+    }
+
     /// One wait, for the formats that have each of them.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! What a recording costs, and what is done about it: measured ([`Meter`]), decided ([`Budget`]), told to the programs.
 
+use netpoll_probe_common::sampling::Sampling;
+
 use super::{attached::Attached, budget::Budget, meter::Meter, own::now_ns, recording::Recording, tell};
 use crate::{bpf::session::RunTime, error::Failure};
 
@@ -9,6 +11,16 @@ pub(super) struct Overhead {
     pub(super) meter: Meter,
     /// `None`: whatever it takes.
     pub(super) budget: Option<Budget>,
+    /// Waits are added up in the kernel from the beginning.
+    pub(super) aggregate: bool,
+}
+
+impl Overhead {
+    /// What the programs follow now; `None`: all, as they do by themselves.
+    pub(super) fn sampling(&self) -> Option<Sampling> {
+        let at_first = self.aggregate.then_some(Sampling { busy_one_in: 0, adds_up: 1 });
+        self.budget.as_ref().and_then(Budget::sampling).or(at_first)
+    }
 }
 
 impl Recording {
@@ -23,7 +35,7 @@ impl Recording {
         tell(&decision.text);
         let Some(sampling) = decision.sampling else { return Ok(()) };
         for attached in &mut self.attached {
-            attached.session.follow(sampling)?;
+            attached.follow(sampling)?;
         }
         Ok(())
     }

@@ -5,12 +5,21 @@ use std::{collections::HashSet, time::SystemTime};
 use anyhow::Context as _;
 
 use super::{
-    attached::Attached, attacher::Attacher, budget::Budget, filter::Filter, launch::Launched, meter::Meter,
-    outputs::Outputs, overhead::Overhead, recording::Recording, selection::Selection, tell,
+    attached::Attached,
+    attacher::Attacher,
+    budget::{Adds, Budget},
+    filter::Filter,
+    launch::Launched,
+    meter::Meter,
+    outputs::Outputs,
+    overhead::Overhead,
+    recording::Recording,
+    selection::Selection,
+    tell,
 };
 use crate::{
     bpf::plan::Choice,
-    cli::record::RecordArgs,
+    cli::record::{GroupArg, RecordArgs},
     error::Failure,
     exit::Exit,
     model::profile::{Cost, Metadata, Plan as PlanFacts, PlanClock},
@@ -34,12 +43,18 @@ pub(super) fn run(args: &RecordArgs, start: impl FnOnce() -> Result<Start, Failu
     let outputs = Outputs::open(args)?;
     let start = start()?;
     let meter = Meter::new(args.stats, args.max_overhead.is_some())?;
-    let budget = args.max_overhead.map(Budget::new);
+    let may_add_up = may_add_up(args, &outputs);
+    if args.aggregate && !may_add_up {
+        return Err(not_added_up());
+    }
+    let budget = args
+        .max_overhead
+        .map(|most_ppm| Budget::new(most_ppm, Adds { at_first: args.aggregate, may: may_add_up }));
     let only_pid = match &start {
         Start::Selected(selection) => selection.only_pid(),
         Start::Launched(launched) => Some(launched.pid()),
     };
-    let attacher = Attacher::new(args, only_pid);
+    let attacher = Attacher::new(args, only_pid, may_add_up && (args.aggregate || budget.is_some()));
     if attacher.logs() {
         show_log();
     }
@@ -50,9 +65,8 @@ pub(super) fn run(args: &RecordArgs, start: impl FnOnce() -> Result<Start, Failu
         .map_err(|error| Failure::new(Exit::Failed, error, "are there file descriptors left? ulimit -n"))?;
     let filter = Filter::new(args.min_wait, args.max_wait, args.idle_function.clone());
     let recorded = runtime.block_on(async {
-        Recording::begin(attacher, start, outputs, filter, Overhead { meter, budget })?
-            .run(args.duration)
-            .await
+        let overhead = Overhead { meter, budget, aggregate: args.aggregate };
+        Recording::begin(attacher, start, outputs, filter, overhead)?.run(args.duration).await
     })?;
 
     let cost = Cost {
@@ -81,6 +95,19 @@ pub(super) fn run(args: &RecordArgs, start: impl FnOnce() -> Result<Start, Failu
     // Who sees the prompt again may rely on it that no probe is left.
     drop(recorded.closing);
     recorded.failure.map_or(finished, Err)
+}
+
+/// Whether waits may be added up in the kernel: when nothing was asked that only each of them can tell.
+fn may_add_up(args: &RecordArgs, outputs: &Outputs) -> bool {
+    let by_one = matches!(args.group_by, Some(GroupArg::Goroutine | GroupArg::Fd));
+    !by_one && args.min_wait.is_none() && args.max_wait.is_none() && !outputs.have_each_wait()
+}
+
+fn not_added_up() -> Failure {
+    let cause =
+        anyhow::anyhow!("--aggregate leaves no record of each wait, which something else here asks for");
+    let hint = "leave it out, or NDJSON, --min-wait, --max-wait, and --group-by goroutine or fd";
+    Failure::new(Exit::Usage, cause, hint)
 }
 
 /// The plans as data of the report: of several executables, each clock with all its hooks.

@@ -196,7 +196,7 @@ impl Recording {
                     self.attacher.rest();
                 }
                 if progress {
-                    self.draw_progress();
+                    self.draw_progress()?;
                 }
             }
         }
@@ -208,6 +208,7 @@ impl Recording {
             let Some(attached) = self.attached.get_mut(at) else { continue };
             let execs = attached.drain();
             attached.take(false, &mut self.adder);
+            attached.open_cells()?;
             for exec in execs {
                 self.exec(at, exec)?;
             }
@@ -216,14 +217,22 @@ impl Recording {
         Ok(())
     }
 
-    fn draw_progress(&self) {
-        let (waits, idle) = self.adder.tally.builder.counts();
+    fn draw_progress(&mut self) -> Result<(), Failure> {
+        let (mut waits, mut idle) = self.adder.tally.builder.counts();
+        for attached in &mut self.attached {
+            let in_kernel = attached.counts_in_kernel()?;
+            (waits, idle) = (waits + in_kernel.0, idle + in_kernel.1);
+        }
         let seconds = Duration::from_nanos(now_ns().saturating_sub(self.started_ns)).as_secs_f64();
         let _ =
             write!(io::stderr(), "\r\x1b[K{seconds:.1} s, {waits} waits, {idle} idle ones; Ctrl-C ends it");
+        Ok(())
     }
 
     fn finish(mut self) -> Result<Recorded, Failure> {
+        for attached in &mut self.attached {
+            attached.stop_adding_up()?;
+        }
         let end_ns = now_ns();
         let (mut ring_records, mut closing) = (0, Closing::default());
         let run_time = overhead::run_time(&self.attached);
@@ -238,18 +247,19 @@ impl Recording {
                 let Tally { builder, quality, .. } = &mut self.adder.tally;
                 open_waits::at_end(attached, &slots, end_ns, builder.stacks_mut(), &mut quality.bypasses)?
             };
+            attached.take_cells(&mut self.adder.tally)?;
             self.adder.tally.quality.merge(&attached.quality()?);
             // Not before the slots and the goroutines were read, which agree for as long as the programs are there; and before
             // anything is rendered, which the target must not pay for.
             attached.session.detach(&mut closing);
             ring_records += attached.ring_records();
-            for (wait, sent) in open {
-                self.adder.add(wait, sent);
+            for (mut wait, sent) in open {
+                self.adder.add(&mut wait, sent);
             }
         }
         self.adder.flush();
         let plan = record::plans(&self.attached);
-        let Self { targets, adder, started_ns, overhead: Overhead { meter, budget }, .. } = self;
+        let Self { targets, adder, started_ns, overhead: Overhead { meter, budget, .. }, .. } = self;
         let Adder { tally: Tally { builder, quality, .. }, outputs, failure } = adder;
         Ok(Recorded {
             builder,

@@ -2,8 +2,13 @@
 
 use super::filter::Filter;
 use crate::{
-    correlate::{Correlated, Sent, classify::Told},
-    model::{builder::ProfileBuilder, quality::Quality, stack::StackId, wait::Wait},
+    correlate::{Correlated, Sent, cells::Added, classify::Told},
+    model::{
+        builder::{Common, ProfileBuilder},
+        quality::Quality,
+        stack::StackId,
+        wait::Wait,
+    },
     symbolize::{Symbolizer, leaf_first},
 };
 
@@ -28,7 +33,7 @@ impl Tally {
 
     /// Gives a wait its stack. `bias` is what is added to an address of the executable's file to give one of the process.
     pub fn name(&mut self, correlated: Correlated, symbolizer: &mut Symbolizer, bias: u64) -> (Wait, Sent) {
-        let Correlated { mut wait, stack_hash, pcs, sent } = correlated;
+        let Correlated { mut wait, stack_hash, pcs, sent, .. } = correlated;
         let table = self.builder.stacks_mut();
         wait.stack = pcs.map(|pcs| match stack_hash {
             0 => symbolizer.walked(bias, leaf_first(&pcs), table),
@@ -49,6 +54,31 @@ impl Tally {
             self.builder.add(wait);
         }
         passes
+    }
+
+    /// Adds waits that were added up in the kernel.
+    pub fn add_all(&mut self, common: &Common, added: &Added, is_ready_known: bool) {
+        let (followed, count) = (added.followed, added.totals.sums.count());
+        if count == 0 {
+            return;
+        }
+        let truncated =
+            common.stack.and_then(|stack| self.told(stack)).is_some_and(|(_, truncated)| truncated);
+        self.quality.merge(&Quality {
+            seen: followed,
+            added_in_kernel: followed,
+            not_followed: count.saturating_sub(followed),
+            stack_truncated: if truncated { followed } else { 0 },
+            kernel_ready_unknown: if is_ready_known { 0 } else { followed },
+            ..Quality::default()
+        });
+        self.builder.add_all(common, &added.totals);
+    }
+
+    /// What the stack of a wait tells that was added.
+    #[must_use]
+    pub fn known(&self, id: StackId) -> Option<Told> {
+        self.told.get(id.0 as usize).copied().flatten().map(|(told, _)| told)
     }
 
     /// What a stack tells, and whether it was cut short.

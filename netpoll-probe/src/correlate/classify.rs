@@ -48,6 +48,12 @@ impl Told {
         }
     }
 
+    /// Whether what it waited before it sent something is idle.
+    #[must_use]
+    pub fn reads_answers(self) -> bool {
+        self.reads_answers
+    }
+
     /// Says of a wait what the goroutine was about to do, and whether it waited for work.
     pub fn of(self, wait: &mut Wait, sent: Sent) {
         // A connect that was done before it parked looks like a write to the socket.

@@ -110,7 +110,7 @@ fn some(ns: u64) -> Option<u64> {
     (ns != 0).then_some(ns)
 }
 
-fn source_of(code: u8) -> KernelReadySource {
+pub(super) fn source_of(code: u8) -> KernelReadySource {
     match code {
         source::CALLBACK => KernelReadySource::Callback,
         source::DATA_READY => KernelReadySource::DataReady,

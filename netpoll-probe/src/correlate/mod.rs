@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bypass;
+pub mod cells;
 pub mod classify;
 pub mod clocks;
 mod codes;
@@ -18,6 +19,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use foldhash::HashMap;
 use netpoll_probe_common::{
+    cell::CellKey,
     counter::Counter,
     limit::{LABEL_SETS, STACKS},
     record::{FileRecord, SpuriousRecord, WaitRecord, flag},
@@ -62,6 +64,8 @@ pub struct Correlated {
     pub pcs: Option<Arc<[u64]>>,
     /// What this process sent on the connection that it reads, as far as TCP tells.
     pub sent: Sent,
+    /// Which waits are like it; `None`: it is out of the ordinary.
+    pub like: Option<CellKey>,
 }
 
 /// What this process sent on a TCP connection that a goroutine of it waits to read.
@@ -300,7 +304,8 @@ impl Correlator {
             before: record.flags & flag::SENT_BEFORE != 0,
             last_ns: (record.sent_ns != 0).then_some(record.sent_ns),
         };
-        self.held.push_back(Correlated { wait, stack_hash: record.stack_hash, pcs, sent });
+        let like = cells::key_of(record);
+        self.held.push_back(Correlated { wait, stack_hash: record.stack_hash, pcs, sent, like });
     }
 
     fn spurious(&mut self, record: &SpuriousRecord) {

@@ -13,7 +13,7 @@ use super::{
     profile::{Cost, Metadata, PeerId, Plan, Profile, StackKey, Waits},
     quality::Quality,
     sieve::Sieve,
-    stack::StackTable,
+    stack::{StackId, StackTable},
     sums::{PhaseSums, Sample, Sums, Totals},
     wait::{Mode, Outcome, Role, Wait},
 };
@@ -43,6 +43,21 @@ pub struct Cell {
     /// It was open when the recording began and still was when it ended: stuck, or waiting for work, such as a
     /// subscription or an idle connection.
     pub throughout: bool,
+}
+
+/// What waits have in common that were added up before they came here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Common {
+    /// Their stack, one of the builder's; `None`: not known.
+    pub stack: Option<StackId>,
+    /// Their peer.
+    pub peer: Peer,
+    /// What the goroutines were about to do.
+    pub role: Role,
+    /// How they ended.
+    pub outcome: Outcome,
+    /// They waited for work, not for an answer.
+    pub idle: bool,
 }
 
 /// A goroutine.
@@ -143,6 +158,22 @@ impl ProfileBuilder {
         if wait.idle { &mut self.idle } else { &mut self.active }.add(&sample);
     }
 
+    /// Adds waits that were added up before. Their goroutines and fds are not told apart.
+    pub fn add_all(&mut self, common: &Common, totals: &Totals) {
+        let cell = Cell {
+            stack: common.stack.map_or(StackKey::Unknown, StackKey::Known),
+            peer: self.peers.id(common.peer.clone()),
+            role: common.role,
+            outcome: common.outcome,
+            throughout: false,
+        };
+        let class = if common.idle { &mut self.idle } else { &mut self.active };
+        class.totals.merge(totals);
+        class.sums_of(cell).merge(&totals.sums);
+        class.goroutines.add_without_key(cell.stack, &totals.sums);
+        class.fds.add_without_key(cell.stack, &totals.sums);
+    }
+
     /// How many waits were added that were not idle, and how many that were: for a progress line.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
@@ -240,27 +271,32 @@ impl Class {
     }
 
     fn add_to_cell(&mut self, sample: &Sample<'_>) {
-        let exact = Cell {
+        let cell = Cell {
             stack: sample.stack,
             peer: sample.peer,
             role: sample.wait.role,
             outcome: sample.wait.outcome,
             throughout: sample.wait.throughout(),
         };
-        if let Some(sums) = self.cells.get_mut(&exact) {
-            return sums.add(sample);
+        match self.cells.get_mut(&cell) {
+            Some(sums) => sums.add(sample),
+            None => self.sums_of(cell).add(sample),
         }
+    }
+
+    /// The sums of a cell, or, where there are too many, of a coarser one.
+    fn sums_of(&mut self, exact: Cell) -> &mut Sums {
         let without_stack = Cell { stack: StackKey::Other, ..exact };
         let coarsest = Cell { peer: Peers::OTHER, ..without_stack };
         let room = self.cells.len();
-        let cell = if room < CELLS {
+        let cell = if room < CELLS || self.cells.contains_key(&exact) {
             exact
         } else if room < 2 * CELLS || self.cells.contains_key(&without_stack) {
             without_stack
         } else {
             coarsest
         };
-        self.cells.entry(cell).or_default().add(sample);
+        self.cells.entry(cell).or_default()
     }
 
     fn keep_longest_open(&mut self) {

@@ -6,17 +6,12 @@
 //! array (for this range and error 12 KB from the first value on). The few that every wait goes into are dense all the
 //! same ([`Histogram::dense`]): there a value is one addition.
 
-/// log2 of the buckets in an octave.
-const SUB_BITS: u32 = 5;
-/// Buckets in an octave.
-const SUB: u64 = 1 << SUB_BITS;
+use netpoll_probe_common::histogram::{BUCKETS, bounds_of, bucket_of};
+
 /// An entry holds the bucket's index above these bits and its count below: 2^53 waits are more than a century of
 /// two million a second.
 const COUNT_BITS: u32 = 53;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
-
-/// Buckets of all of `u64`.
-const BUCKETS: usize = 1920;
 
 /// A histogram of nanoseconds.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +66,25 @@ impl Histogram {
         Self { counts: Counts::All(Box::new([0; BUCKETS])), ..Self::default() }
     }
 
+    /// Of values that were counted elsewhere: buckets by their number, how many fell into each; and the values' sum, smallest and largest.
+    #[must_use]
+    pub fn of_buckets(
+        counts: impl Iterator<Item = (u64, u64)>,
+        sum_ns: u64,
+        min_ns: u64,
+        max_ns: u64,
+    ) -> Self {
+        let mut histogram = Self::default();
+        for (bucket, count) in counts.filter(|(_, count)| *count > 0) {
+            histogram.count = histogram.count.saturating_add(count);
+            histogram.add_to_bucket(bucket, count);
+        }
+        if histogram.count > 0 {
+            (histogram.sum_ns, histogram.min_ns, histogram.max_ns) = (sum_ns, min_ns, max_ns);
+        }
+        histogram
+    }
+
     /// Takes all values out, and keeps the memory for the next ones.
     pub fn clear(&mut self) {
         match &mut self.counts {
@@ -89,7 +103,7 @@ impl Histogram {
     pub fn record_many(&mut self, ns: u64, count: u64) {
         if count > 0 {
             self.add_range(ns, ns, count, ns.saturating_mul(count));
-            self.add_to_bucket(index_of(ns), count);
+            self.add_to_bucket(bucket_of(ns), count);
         }
     }
 
@@ -197,30 +211,11 @@ impl Histogram {
     }
 }
 
-/// The bucket of a value: values below 32 have one each, then 32 to an octave.
-fn index_of(ns: u64) -> u64 {
-    let octave = u64::from((ns | (SUB - 1)).ilog2() - (SUB_BITS - 1));
-    match octave {
-        0 => ns,
-        _ => octave * SUB + ((ns >> (octave - 1)) - SUB),
-    }
-}
-
-/// The smallest and the largest value of a bucket.
-fn bounds_of(index: u64) -> (u64, u64) {
-    match index / SUB {
-        0 => (index, index),
-        octave => {
-            let shift = octave - 1;
-            let lower = (SUB + index % SUB) << shift;
-            (lower, lower + ((1 << shift) - 1))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use netpoll_probe_common::histogram::bucket_of_small;
 
     use super::*;
 
@@ -240,10 +235,14 @@ mod tests {
     #[test]
     fn buckets_tile_the_whole_range() {
         let mut next = 0_u64;
-        for index in 0..1920 {
-            let (lower, upper) = bounds_of(index);
-            assert_eq!(lower, next, "bucket {index} leaves a gap");
-            assert_eq!((index_of(lower), index_of(upper)), (index, index));
+        assert_eq!(BUCKETS, 1920);
+        for bucket in 0..1920 {
+            let (lower, upper) = bounds_of(bucket);
+            assert_eq!(lower, next, "bucket {bucket} leaves a gap");
+            assert_eq!((bucket_of(lower), bucket_of(upper)), (bucket, bucket));
+            for small in [lower, upper].into_iter().filter_map(|ns| u32::try_from(ns).ok()) {
+                assert_eq!(u64::from(bucket_of_small(small)), bucket);
+            }
             next = upper.wrapping_add(1);
         }
         assert_eq!(next, 0, "the last bucket ends at u64::MAX");
@@ -298,6 +297,14 @@ mod tests {
             prop_assert_eq!(dense.quantile_ns(990), all.quantile_ns(990));
             dense.clear();
             prop_assert_eq!(dense, Histogram::default());
+        }
+
+        #[test]
+        fn counted_elsewhere_is_the_same(values in prop::collection::vec(any_ns(), 0..200)) {
+            let histogram = of(&values);
+            let counts = histogram.buckets().map(|bucket| (bucket_of(bucket.lower_ns), bucket.count));
+            let (min_ns, max_ns) = (histogram.min_ns().unwrap_or(7), histogram.max_ns().unwrap_or(9));
+            prop_assert_eq!(&Histogram::of_buckets(counts, histogram.sum_ns(), min_ns, max_ns), &histogram);
         }
 
         #[test]

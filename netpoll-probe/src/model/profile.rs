@@ -143,6 +143,8 @@ pub struct BudgetChange {
     pub cost_ppm: u64,
     /// Of the waits on busy fds one in so many is followed.
     pub busy_one_in: u32,
+    /// They are added up in the kernel.
+    pub adds_up: bool,
 }
 
 /// A peer of a [`Profile`].

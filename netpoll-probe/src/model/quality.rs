@@ -35,6 +35,8 @@ pub struct Quality {
     pub clamped: u64,
     /// Waits that were not followed, to stay within a budget, by what those stand for that were: an estimate.
     pub not_followed: u64,
+    /// Waits that were added up in the kernel: of these nothing else is known than their sums.
+    pub added_in_kernel: u64,
     /// How the processes wait past the netpoller, where no wait is seen.
     pub bypasses: Vec<Bypass>,
 }
@@ -64,6 +66,7 @@ impl Quality {
             park_unknown,
             clamped,
             not_followed,
+            added_in_kernel,
             bypasses,
         } = other;
         self.seen += seen;
@@ -82,6 +85,7 @@ impl Quality {
         self.park_unknown += park_unknown;
         self.clamped += clamped;
         self.not_followed += not_followed;
+        self.added_in_kernel += added_in_kernel;
         self.bypasses.extend_from_slice(bypasses);
     }
 

@@ -85,6 +85,13 @@ impl<Key: Copy + Eq + Hash + Ord> Sieve<Key> {
         true
     }
 
+    /// Adds waits of which no key is known.
+    pub(super) fn add_without_key(&mut self, stack: StackKey, sums: &Sums) {
+        let other = self.other.get_or_insert_with(Tracked::of_many);
+        other.sums.merge(sums);
+        other.add_phases(stack, &sums.phases);
+    }
+
     /// How many entries there are.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
@@ -102,7 +109,7 @@ impl<Key: Copy + Eq + Hash + Ord> Sieve<Key> {
         let first_out = *first_out;
         self.left_out_ns = first_out.0.0;
         self.passed.resize(PASSED, 0);
-        let other = self.other.get_or_insert_with(|| Tracked { sums: Sums::of_many(), stacks: Vec::new() });
+        let other = self.other.get_or_insert_with(Tracked::of_many);
         let mut kept = 0;
         for at in 0..self.places.len() {
             let Some(entry) = self.entries.get_mut(at) else { break };
@@ -128,6 +135,10 @@ impl<Key: Copy + Eq + Hash + Ord> Sieve<Key> {
 }
 
 impl Tracked {
+    fn of_many() -> Self {
+        Self { sums: Sums::of_many(), stacks: Vec::new() }
+    }
+
     fn add_phases(&mut self, stack: StackKey, phases: &PhaseSums) {
         if let Some((_, sums)) = self.stacks.iter_mut().find(|(known, _)| *known == stack) {
             return sums.merge(phases);

@@ -100,11 +100,30 @@ fn text_says_what_was_lost() {
     golden("lossy.txt", &text(&sample::silent_shop().finish(quality), &Options::default()));
 }
 
+/// The shop, whose waits were added up in the kernel after a while.
+fn added_up() -> Profile {
+    let mut profile = finish(sample::shop());
+    profile.quality.added_in_kernel = 1_204;
+    let change = BudgetChange { after_ns: 221_000_000, cost_ppm: 13_000, busy_one_in: 1, adds_up: true };
+    profile.cost.budget = Some(Budget { most_ppm: 10_000, last_ppm: Some(9_400), changes: vec![change] });
+    profile
+}
+
+#[test]
+fn text_says_what_was_added_up() {
+    golden("aggregated.txt", &text(&added_up(), &Options::default()));
+    let json: Value =
+        serde_json::from_str(&rendered(&added_up(), Format::Json, &Options::default())).unwrap();
+    assert_eq!(json["cost"]["budget"]["changes"][0]["adds_up"], true);
+    assert_eq!(json["quality"]["added_in_kernel"], 1_204);
+}
+
 /// What the silent shop was allowed to cost.
 fn within_a_budget() -> Profile {
     let quality = Quality { not_followed: 48_211, ..Quality::default() };
     let mut profile = sample::silent_shop().finish(quality);
-    let change = |after_ns, cost_ppm, busy_one_in| BudgetChange { after_ns, cost_ppm, busy_one_in };
+    let change =
+        |after_ns, cost_ppm, busy_one_in| BudgetChange { after_ns, cost_ppm, busy_one_in, adds_up: false };
     let changes = vec![change(221_000_000, 52_000, 8), change(1_240_000_000, 3_100, 4)];
     profile.cost.budget = Some(Budget { most_ppm: 10_000, last_ppm: Some(9_400), changes });
     profile
@@ -295,7 +314,7 @@ fn ndjson_is_as_its_schema_says() {
 fn json_is_as_its_schema_says() {
     let validator = strict(schema::SUMMARY);
     let samples = [sample::shop(), sample::starved_shop(), sample::blind_shop(), sample::silent_shop()];
-    for profile in samples.map(finish).into_iter().chain([within_a_budget()]) {
+    for profile in samples.map(finish).into_iter().chain([within_a_budget(), added_up()]) {
         for include_idle in [false, true] {
             let options = Options { include_idle, ..Options::default() };
             let summary: Value = serde_json::from_str(&rendered(&profile, Format::Json, &options)).unwrap();

@@ -114,6 +114,10 @@ func proxy(near net.Conn, target string) {
 		log.Fatal(err)
 	}
 	defer far.Close()
-	go func() { _, _ = io.Copy(far, near) }()
+	go func() {
+		_, _ = io.Copy(far, near)
+		// Or the other side keeps its connection, and this one its files, for ever.
+		_ = far.(*net.TCPConn).CloseWrite()
+	}()
 	_, _ = io.Copy(near, far)
 }

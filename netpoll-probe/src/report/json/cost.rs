@@ -28,14 +28,13 @@ struct BudgetChangeJson {
     after_ns: u64,
     cost_ppm: u64,
     busy_one_in: u32,
+    adds_up: bool,
 }
 
 impl From<&Budget> for BudgetJson {
     fn from(Budget { most_ppm, last_ppm, changes }: &Budget) -> Self {
-        let change = |&BudgetChange { after_ns, cost_ppm, busy_one_in }: &BudgetChange| BudgetChangeJson {
-            after_ns,
-            cost_ppm,
-            busy_one_in,
+        let change = |&BudgetChange { after_ns, cost_ppm, busy_one_in, adds_up }: &BudgetChange| {
+            BudgetChangeJson { after_ns, cost_ppm, busy_one_in, adds_up }
         };
         Self { most_ppm: *most_ppm, last_ppm: *last_ppm, changes: changes.iter().map(change).collect() }
     }

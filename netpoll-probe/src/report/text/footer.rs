@@ -65,6 +65,12 @@ fn quality(page: &mut Page, profile: &Profile, totals: &Totals) {
         Count(quality.started_before),
         Count(quality.open)
     ));
+    if quality.added_in_kernel > 0 {
+        text.push_str(&format!(
+            " {} were added up in the kernel: which goroutines and fds those were is not known.",
+            solid(Count(quality.added_in_kernel))
+        ));
+    }
     let tone = if quality.lost_total() > 0 { Tone::Warning } else { Tone::Plain };
     page.paragraph("Quality   ", &text, tone);
 
@@ -212,12 +218,21 @@ fn budget(page: &mut Page, Budget { most_ppm, last_ppm, changes }: &Budget, not_
         format!("at most {most} of one core: {last}, and all waits were followed.")
     } else {
         let fewest = changes.iter().map(|change| change.busy_one_in).max().unwrap_or(1);
-        format!(
-            "at most {most} of one core: {last}. To get there about {} waits were not followed, of those on busy fds up to {} of {}; others, chosen by chance, stand for them, so all counts and times are estimates. On fds that are seldom waited on all were followed.",
-            Count(not_followed),
-            Count(u64::from(fewest) - 1),
-            Count(fewest.into())
-        )
+        let mut done = Vec::new();
+        if changes.iter().any(|change| change.adds_up) {
+            done.push("waits were added up in the kernel, without a record of each".to_owned());
+        }
+        done.push(if fewest > 1 {
+            format!(
+                "about {} waits were not followed, of those on busy fds up to {} of {}; others, chosen by chance, stand for them, so all counts and times are estimates. On fds that are seldom waited on all were followed",
+                Count(not_followed),
+                Count(u64::from(fewest) - 1),
+                Count(fewest.into())
+            )
+        } else {
+            "all were followed".to_owned()
+        });
+        format!("at most {most} of one core: {last}. To get there {}.", done.join("; "))
     };
     page.paragraph("Budget    ", &text, if changes.is_empty() { Tone::Dim } else { Tone::Warning });
 }
