@@ -28,6 +28,8 @@ pub struct Config {
     pub stand_ins: u32,
     /// Whether system calls show the waits.
     pub follow_syscalls: u32,
+    /// Whether waits may be added up ([`crate::cell`]).
+    pub may_add_up: u32,
 
     /// `runtime.g.m`
     pub g_m: u32,

@@ -8,8 +8,7 @@ use core::{arch::asm, mem::offset_of};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use netpoll_probe_common::{
     cell::{
-        BUCKETS, CELL_COUNT_MAX, CellEntry, CellKey, CellSums, Ended, PARTS, POLLERS, SOURCES, Split, kind,
-        part,
+        BUCKETS, CELL_COUNT_MAX, CellEntry, CellKey, CellSums, Ended, PARTS, POLLERS, SOURCES, Split, part,
     },
     histogram::bucket_of_small,
     record::flag,
@@ -68,6 +67,11 @@ pub fn add(slot: &mut PollDescSlot, how: How, start_ns: u64, end_ns: u64, sent_n
         kernel_ready_source: wait.kernel_ready_source,
     };
     let Some(mut split) = Split::of(&ended) else { return false };
+    // Zero, which the verifier does not know ([`crate::regs::Syscall::nothing`]): it goes through what follows once, and not once for each kind.
+    let nothing = (start_ns >> 60) as u32;
+    split.kind ^= nothing;
+    split.source ^= nothing as u8;
+    split.before_asked_ns ^= nothing;
     let key = CellKey {
         stack_hash: wait.stack_hash,
         inode: facts.inode,
@@ -85,11 +89,9 @@ pub fn add(slot: &mut PollDescSlot, how: How, start_ns: u64, end_ns: u64, sent_n
     else {
         return false;
     };
-    let mut has_idle_beginning = false;
-    if reads_answers != 0 && split.kind & kind::ASKED_MEANWHILE != 0 {
-        has_idle_beginning = split.before_asked_ns != 0;
-        split = split.without_idle_beginning();
-    }
+    // One or zero times.
+    split.before_asked_ns *= reads_answers;
+    split = split.without_idle_beginning();
     if is_extreme(sums, &split.parts_ns) {
         return false;
     }
@@ -110,13 +112,12 @@ pub fn add(slot: &mut PollDescSlot, how: How, start_ns: u64, end_ns: u64, sent_n
     }
     add_64(place(offset_of!(CellSums, followed)), 1);
     add_64(place(offset_of!(CellSums, count)), weight_64);
-    if has_idle_beginning {
+    if split.before_asked_ns != 0 {
         add_64(place(offset_of!(CellSums, idle_beginnings)), weight_64);
         add_64(place(offset_of!(CellSums, idle_beginnings_ns)), u64::from(split.before_asked_ns) * weight_64);
     }
-    if wait.flags & flag::SPURIOUS != 0 {
-        add_64(place(offset_of!(CellSums, spurious)), weight_64);
-    }
+    let spurious = u64::from(wait.flags & flag::SPURIOUS) / u64::from(flag::SPURIOUS);
+    add_64(place(offset_of!(CellSums, spurious)), spurious * weight_64);
     // The masks change nothing; they show the verifier a bound.
     let (source, poller) = (split.source as usize & (SOURCES - 1), wait.poller as usize & (POLLERS - 1));
     add_32(place(offset_of!(CellSums, known_by) + (source * POLLERS + poller) * 4).cast(), weight);

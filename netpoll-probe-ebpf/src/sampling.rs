@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use netpoll_probe_common::{counter::Counter, sampling::Sampling};
 
-use crate::{emit, maps};
+use crate::{config::config, emit, maps};
 
 /// How many waits the one that begins now stands for; 0: it is not followed. `is_slow` tells whether its fd is.
 #[inline(always)]
@@ -28,7 +28,7 @@ pub fn count_unless_sampled(counter: Counter) {
 /// Whether waits are added up.
 #[inline(always)]
 pub fn adds_up() -> bool {
-    current().is_some_and(|sampling| sampling.adds_up != 0)
+    config!(may_add_up) == 1 && current().is_some_and(|sampling| sampling.adds_up != 0)
 }
 
 #[inline(always)]

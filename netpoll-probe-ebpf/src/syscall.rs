@@ -36,7 +36,7 @@ const EINPROGRESS: i64 = 115;
 /// `EPOLL_CTL_ADD`, `include/uapi/linux/eventpoll.h`
 const EPOLL_CTL_ADD: u64 = 1;
 /// Epoll instances that one file is looked for in: Go's, and a few of the program's own.
-const EPOLL_ITEMS: u32 = 8;
+const EPOLL_ITEMS: u32 = 4;
 
 /// What a system call of a number means here; besides these, the direction in which it reads or writes its first argument.
 mod kind {
@@ -170,53 +170,53 @@ fn is_slow(request: &Request) -> bool {
 }
 
 /// What a system call means for a wait.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Then {
+mod then {
     /// None is open.
-    Nobody,
+    pub const NOBODY: u64 = 0;
     /// One is open, of another goroutine.
-    Open,
+    pub const OPEN: u64 = 1;
     /// It has ended.
-    Ended,
+    pub const ENDED: u64 = 2;
 }
 
 /// A system call that ends a wait, or begins one that is followed.
 #[inline(always)]
 fn look_up(call: &Syscall, request: &Request) {
     let slot = maps::SLOTS.get_ptr_mut(&request.key());
-    let mut then = Then::Nobody;
+    let mut then = then::NOBODY;
     if let Some(slot) = slot
         && request.registers == 0
     {
         // SAFETY: see wait::begin for who else writes it.
         let slot = unsafe { &mut *slot };
         then = judge(call, request, slot);
-        if then == Then::Ended {
+        if then == then::ENDED {
             wait::end(slot, request.mode, outcome::READY, now());
         }
     }
+    then ^= call.nothing();
     if request.stands_for != 0 {
         if begin(call, request, slot.unwrap_or(core::ptr::null_mut())).is_none() {
             emit::count(Counter::ReadTarget);
         }
-    } else if then != Then::Open
+    } else if then != then::OPEN
         && let Some(state) = FdState::of(request.fd, request.mode)
     {
         state.ends();
     }
 }
 
-/// Whether the wait ends that this goroutine was in, if it was in one. A function of its own for the verifier, too.
+/// Whether the wait ends that this goroutine was in, if it was in one: [`then`]. A function of its own for the verifier, too.
 #[inline(never)]
-fn judge(call: &Syscall, request: &Request, slot: &mut PollDescSlot) -> Then {
+fn judge(call: &Syscall, request: &Request, slot: &mut PollDescSlot) -> u64 {
     let &Request { mode, again, .. } = request;
     let pd = slot.pd;
     let wait = wait::of(slot, mode);
     if wait.start_ns == 0 {
-        return Then::Nobody;
+        return then::NOBODY;
     }
     if wait.g != call.g() {
-        return Then::Open;
+        return then::OPEN;
     }
     let has_parked = if wait.flags & flag::RAN_THEN != 0 {
         // Told EAGAIN once more, it rather tried again by itself; and if the event still stands in the pollDesc, it never waited for it.
@@ -226,12 +226,12 @@ fn judge(call: &Syscall, request: &Request, slot: &mut PollDescSlot) -> Then {
     };
     if !has_parked {
         wait::set_start(wait, 0);
-        return Then::Nobody;
+        return then::NOBODY;
     }
     if again != 0 {
         wait.flags |= flag::SPURIOUS;
     }
-    Then::Ended
+    then::ENDED
 }
 
 /// The goroutine was told to come again: it is about to park. `slot` is null for an fd that has none yet. `None`: the target's memory could

@@ -13,11 +13,13 @@
 //! | `kernel_ready` | the kernel-ready clock among them |
 //! | `exectrace` | records against Go's execution trace |
 //! | `agree` | records of two probes of one target against each other |
+//! | `added` | what was added up in the kernel against the records of the same waits |
 //! | `live` | runs that end in such a comparison |
 //! | `matrix` | such runs of every Go version, built in every way |
 //! | `check` | the verdicts |
 #![forbid(unsafe_code)]
 
+pub mod added;
 pub mod agree;
 pub mod check;
 pub mod compare;

@@ -21,12 +21,15 @@ use crate::{debian, golang, machine::Machine, probe, process::CommandExt as _, w
 const PATIENCE: Duration = Duration::from_secs(900);
 
 /// What runs in the machine: `live-check` holds the probe's records against a program that knows its own waits, with each
-/// way to know when the kernel made an fd ready, and the two sets of hooks against each other.
-const CHECKS: [&str; 4] = [
+/// way to know when the kernel made an fd ready, and the two sets of hooks against each other; and what is added up in the kernel
+/// against the records of the same waits.
+const CHECKS: [&str; 6] = [
     "--hooks syscalls --kernel-ready fentry",
     "--hooks pollwait --kernel-ready kprobe",
     "--hooks syscalls --kernel-ready tracepoints",
     "--hooks both",
+    "--hooks syscalls --aggregate",
+    "--hooks pollwait --aggregate",
 ];
 
 /// The machine executes 250 million instructions a second, a tenth of a real one, so the load is lighter, and the clocks

@@ -41,8 +41,9 @@ pub(super) fn load(config: &Config, btf: &Btf, cells: u32, log: bool) -> Result<
     with_btf(btf)
         .override_global("CONFIG", config.as_bytes(), true)
         .override_global(aya_log::LEVEL, &log_level, true)
-        .map_max_entries(cells::SUMS, cells)
-        .map_max_entries(cells::HISTOGRAMS, cells)
+        // A map has one entry at least.
+        .map_max_entries(cells::SUMS, cells.max(1))
+        .map_max_entries(cells::HISTOGRAMS, cells.max(1))
         .load(object::BYTES)
 }
 

@@ -14,6 +14,7 @@ mod maps;
 pub mod object;
 pub mod offsets;
 pub mod plan;
+mod programs;
 pub mod reader;
 pub mod session;
 pub mod support;

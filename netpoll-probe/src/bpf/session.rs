@@ -9,10 +9,10 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf, EbpfError,
+    Ebpf, EbpfError,
     maps::{MapError, RingBuf},
     programs::{
-        BtfTracePoint, FEntry, Iter, KProbe, ProgramError, UProbe,
+        Iter, ProgramError, UProbe,
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
     },
 };
@@ -29,6 +29,7 @@ use super::{
     links::{Closing, Link},
     loader,
     plan::{Hook, Plan, Site},
+    programs::{self, failed},
     reader::RingReader,
     support,
 };
@@ -127,27 +128,22 @@ impl Session {
         log: bool,
     ) -> Result<Self, SessionError> {
         let exec = Hook::Tracepoint { program: EXEC, tracepoint: EXEC_TRACEPOINT };
-        let hooks = plan.hooks().chain([&exec]);
-        let btf = loader::btf(kernel, hooks, &[FILES_ITERATOR, TASKS_ITERATOR])?;
+        // Ends before starts, so that no wait is seen to begin and not to end.
+        let hooks: Vec<&Hook> = plan.hooks().rev().chain([&exec]).collect();
+        let btf = loader::btf(kernel, hooks.iter().copied(), &[FILES_ITERATOR, TASKS_ITERATOR])?;
         let mut ebpf = loader::load(config, &btf, cells, log)?;
+        programs::load(&mut ebpf, &btf, &hooks)?;
+        programs::load_iterator(&mut ebpf, &btf, FILES, FILES_ITERATOR)?;
+        if config.pid_namespace != support::INITIAL_PID_NAMESPACE {
+            programs::load_iterator(&mut ebpf, &btf, TASKS, TASKS_ITERATOR)?;
+        }
         let (mut uprobes, mut whole) = (Vec::new(), Vec::new());
-        for hook in plan.hooks().rev() {
+        for hook in hooks {
             if let Hook::Uprobe { program, site } = hook {
-                let probe: &mut UProbe =
-                    program_of(&mut ebpf, program)?.map_err(|source| failed(hook, source))?;
-                // Loaded once, however many sites it has.
-                if uprobes.iter().all(|(loaded, _)| loaded != program) {
-                    probe.load().map_err(|source| failed(hook, source))?;
-                }
                 uprobes.push((*program, site.clone()));
             } else {
-                whole.extend(attach_one(&mut ebpf, &btf, hook)?);
+                whole.extend(programs::attach(&mut ebpf, hook)?);
             }
-        }
-        whole.extend(attach_one(&mut ebpf, &btf, &exec)?);
-        load_iterator(&mut ebpf, &btf, FILES, FILES_ITERATOR)?;
-        if config.pid_namespace != support::INITIAL_PID_NAMESPACE {
-            load_iterator(&mut ebpf, &btf, TASKS, TASKS_ITERATOR)?;
         }
         Ok(Self { ebpf, uprobes, attached: HashMap::new(), whole, closing: Closing::default() })
     }
@@ -319,50 +315,8 @@ pub fn executable_of(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/exe"))
 }
 
-fn load_iterator(
-    ebpf: &mut Ebpf,
-    btf: &Btf,
-    program: &'static str,
-    iterator: &str,
-) -> Result<(), SessionError> {
-    let failed = |source| SessionError::Attach { hook: format!("iterator {iterator}"), source };
-    let program: &mut Iter = program_of(ebpf, program)?.map_err(failed)?;
-    program.load(iterator, btf).map_err(failed)
-}
-
-fn failed(hook: &Hook, source: ProgramError) -> SessionError {
-    SessionError::Attach { hook: hook.to_string(), source }
-}
-
-/// Attaches one program of the plan, if it is of the whole machine.
-fn attach_one(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<Option<Link>, SessionError> {
-    let failed = |source| failed(hook, source);
-    let link: Link = match hook {
-        // They are of a process.
-        Hook::Uprobe { .. } => return Ok(None),
-        Hook::Tracepoint { program, tracepoint } => {
-            let program: &mut BtfTracePoint = program_of(ebpf, program)?.map_err(failed)?;
-            program.load(tracepoint, btf).map_err(failed)?;
-            let link = program.attach().and_then(|id| program.take_link(id));
-            Box::new(link.map_err(failed)?)
-        }
-        Hook::Fentry { program, function } => {
-            let program: &mut FEntry = program_of(ebpf, program)?.map_err(failed)?;
-            program.load(function, btf).map_err(failed)?;
-            let link = program.attach().and_then(|id| program.take_link(id));
-            Box::new(link.map_err(failed)?)
-        }
-        Hook::Kprobe { program, function } => {
-            let program: &mut KProbe = program_of(ebpf, program)?.map_err(failed)?;
-            program.load().map_err(failed)?;
-            let link = program.attach(*function, 0).and_then(|id| program.take_link(id));
-            Box::new(link.map_err(failed)?)
-        }
-    };
-    Ok(Some(link))
-}
-
-fn program_of<'a, T>(
+/// A program of the object, as one of its type.
+pub(super) fn program_of<'a, T>(
     ebpf: &'a mut Ebpf,
     name: &'static str,
 ) -> Result<Result<&'a mut T, ProgramError>, SessionError>

@@ -33,7 +33,7 @@ pub(super) struct Attacher {
     hooks: Hooks,
     ready_hooks: ReadyHooks,
     verbose: u8,
-    /// How many cells there are for waits that are added up in the kernel.
+    /// How many cells there are for waits that are added up in the kernel; 0: none is.
     cells: u32,
     /// The thread group, when there will never be another: the programs then compare with a constant.
     only: Option<u32>,
@@ -70,8 +70,7 @@ impl Attacher {
                 ReadyArg::Tracepoints => ReadyHooks::Tracepoints,
             },
             verbose: args.verbose,
-            // A map has one entry at least.
-            cells: if may_add_up { cells::room() } else { 1 },
+            cells: if may_add_up { cells::room() } else { 0 },
             only: only_pid.filter(|_| support::in_initial_pid_namespace()),
             kernel: None,
             // Where no thread can be had, it is found out when it is needed.
@@ -107,6 +106,7 @@ impl Attacher {
         config.pid_namespace = support::own_pid_namespace().unwrap_or(support::INITIAL_PID_NAMESPACE);
         config.stand_ins = u32::from(plan.has_stand_ins());
         config.follow_syscalls = u32::from(plan.follows_syscalls());
+        config.may_add_up = u32::from(self.cells > 0);
         let session = Session::load(&config, &plan, &btf, self.cells, self.logs())?;
         self.kernel = Some((btf, facts));
         Attached::new(identity, program, plan, session, self.cells)

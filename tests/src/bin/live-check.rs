@@ -8,7 +8,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use netpoll_probe_tests::{
-    agree, compare,
+    added, agree, compare,
     live::{self, Options},
     probe,
 };
@@ -23,6 +23,9 @@ struct Arguments {
     /// Which hooks to record with; "both" records with pollwait and runtime at once and compares the two
     #[arg(long, default_value = "auto")]
     hooks: String,
+    /// Record twice, wait by wait and added up in the kernel, and compare the two
+    #[arg(long)]
+    aggregate: bool,
     /// How to know when the kernel made an fd ready: auto, fentry, kprobe, tracepoints
     #[arg(long, default_value = "auto")]
     kernel_ready: String,
@@ -97,6 +100,6 @@ fn run(arguments: &Arguments) -> anyhow::Result<netpoll_probe_tests::check::Verd
         live::agree_run(&options, ["pollwait", "runtime"], &bounds)
     } else {
         options.hooks.clone_from(&arguments.hooks);
-        live::truth_run(&options)
+        if arguments.aggregate { added::run(&options) } else { live::truth_run(&options) }
     }
 }

@@ -218,6 +218,18 @@ impl Clock {
     }
 }
 
+impl Hook {
+    /// The program's name.
+    pub(super) const fn program(&self) -> &'static str {
+        match self {
+            Self::Uprobe { program, .. }
+            | Self::Tracepoint { program, .. }
+            | Self::Fentry { program, .. }
+            | Self::Kprobe { program, .. } => program,
+        }
+    }
+}
+
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
