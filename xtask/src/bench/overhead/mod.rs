@@ -23,7 +23,8 @@ const SECONDS: &str = "2";
 
 /// Measure what watching a program costs it: netpoll-probe by each hook plan, a bpftrace script, Go's execution tracer, strace.
 ///
-/// Every round measures all subjects on a load, one after the other, and each is compared with nobody watching in the same round. Prints
+/// Every round measures all subjects on a load, one after the other, and each is compared with nobody watching at the beginning, in the
+/// middle and at the end of the same round. Prints
 /// medians of the ratios with 95 % intervals; a ratio whose interval is wider than what it claims is not printed. Installs bpftrace, strace
 /// and wrk. All values go to target/bench/overhead.json. Needs root, Go, and a machine that has nothing else to do: half an hour.
 #[derive(Debug, clap::Args)]
@@ -45,6 +46,27 @@ struct Measured {
     counted: Counted,
     /// CPU time of the watched process for each operation, clock ticks.
     ticks_per_operation: f64,
+}
+
+impl Measured {
+    /// The mean of several.
+    fn mean(all: &[Self]) -> Self {
+        let count = super::number(all.len() as u64);
+        let mean = |value: fn(&Self) -> f64| all.iter().map(value).sum::<f64>() / count;
+        Self {
+            counted: Counted {
+                operations: mean(|it| it.counted.operations),
+                seconds: mean(|it| it.counted.seconds),
+                p50_ns: mean(|it| it.counted.p50_ns),
+                p99_ns: mean(|it| it.counted.p99_ns),
+                p999_ns: all
+                    .iter()
+                    .all(|it| it.counted.p999_ns.is_some())
+                    .then(|| mean(|it| it.counted.p999_ns.unwrap_or(0.0))),
+            },
+            ticks_per_operation: mean(|it| it.ticks_per_operation),
+        }
+    }
 }
 
 /// A subject on a load, over all rounds.
@@ -107,8 +129,21 @@ impl Overhead {
         measure_one(Subject::Nobody, executable, program, &mut target, false)?;
         for round in 0..self.rounds {
             eprintln!("{}: round {} of {}", load.name(), round + 1, self.rounds);
-            for (subject, rounds) in subjects.iter().zip(&mut measured) {
-                rounds.push(measure_one(*subject, executable, program, &mut target, false)?.0);
+            let mut without = Vec::new();
+            for (at, (subject, rounds)) in subjects.iter().zip(&mut measured).enumerate() {
+                let one = measure_one(*subject, executable, program, &mut target, false)?.0;
+                if *subject == Subject::Nobody {
+                    without.push(one);
+                } else {
+                    rounds.push(one);
+                }
+                // The machine's speed changes meanwhile, so nobody watches in the middle and at the end, too.
+                if at == subjects.len() / 2 || at + 1 == subjects.len() {
+                    without.push(measure_one(Subject::Nobody, executable, program, &mut target, false)?.0);
+                }
+            }
+            if let Some(rounds) = measured.first_mut() {
+                rounds.push(Measured::mean(&without));
             }
         }
         let without = measured.first().cloned().unwrap_or_default();
@@ -151,10 +186,11 @@ fn measure_one(
     if subject.settles() {
         target.work(program)?;
     }
-    let before = cpu_ticks(target.pid)?;
+    let before = (cpu_ticks(target.pid)?, watching.cpu_ns()?);
     let counted = target.work(program)?;
-    let ticks = cpu_ticks(target.pid)?.saturating_sub(before);
-    let own = watching.end(target)?;
+    let ticks = cpu_ticks(target.pid)?.saturating_sub(before.0);
+    let own_cpu_ns = watching.cpu_ns()?.saturating_sub(before.1);
+    let own = watching.end(target, super::number(own_cpu_ns) / 1e9 / counted.seconds)?;
     let measured = Measured { counted, ticks_per_operation: super::number(ticks) / counted.operations() };
     Ok((measured, own))
 }

@@ -19,6 +19,8 @@ pub(super) enum Subject {
     Nobody,
     /// netpoll-probe with `--hooks`.
     Probe(&'static str),
+    /// netpoll-probe with `--aggregate`.
+    Adding,
     /// netpoll-probe with `--max-overhead`.
     Budget(&'static str),
     /// netpoll-probe on another process, which does nothing: its programs run, and leave at once. What its hooks cost by themselves, and what
@@ -63,7 +65,7 @@ fn idle(program: &Path) -> Result<(Process, String)> {
 }
 
 /// netpoll-probe, recording.
-fn netpoll_probe(probe: &Path, pid: &str, how: [&str; 2], stats: bool) -> Result<Process> {
+fn netpoll_probe(probe: &Path, pid: &str, how: &[&str], stats: bool) -> Result<Process> {
     let mut command = Command::new(probe);
     command.args(["attach", "--format", "json", "--pid", pid]).args(how);
     if stats {
@@ -81,7 +83,7 @@ pub(super) struct Own {
     pub(super) waits_per_second: f64,
     /// Events it lost.
     pub(super) lost: u64,
-    /// Its own CPU time, of one CPU.
+    /// Its own CPU time while the load works, of one CPU.
     pub(super) cpu_share: f64,
     /// Time in its eBPF programs for each wait, ns; 0 where it was not measured.
     pub(super) bpf_ns_per_wait: f64,
@@ -100,10 +102,11 @@ pub(super) struct Watching {
 
 impl Subject {
     /// All, in the order in which a round has them.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Nobody,
         Self::Probe("syscalls"),
         Self::Probe("pollwait"),
+        Self::Adding,
         Self::Budget("1%"),
         Self::Floor,
         Self::ExecutionTrace,
@@ -116,6 +119,7 @@ impl Subject {
         match self {
             Self::Nobody => "nobody".to_owned(),
             Self::Probe(hooks) => format!("netpoll-probe --hooks {hooks}"),
+            Self::Adding => "netpoll-probe --aggregate".to_owned(),
             Self::Budget(share) => format!("netpoll-probe --max-overhead {share}"),
             Self::Floor => "netpoll-probe on another process".to_owned(),
             Self::Bpftrace => "bpftrace script".to_owned(),
@@ -129,13 +133,13 @@ impl Subject {
         match self {
             Self::Bpftrace => Some("bpftrace"),
             Self::Strace => Some("strace"),
-            Self::Nobody | Self::Probe(_) | Self::Budget(_) | Self::Floor | Self::ExecutionTrace => None,
+            _ => None,
         }
     }
 
     /// Whether it is netpoll-probe, which says what it cost.
     pub(super) fn is_ours(self) -> bool {
-        matches!(self, Self::Probe(_) | Self::Budget(_))
+        matches!(self, Self::Probe(_) | Self::Adding | Self::Budget(_))
     }
 
     /// Whether it takes a while to find out how much it may do.
@@ -164,12 +168,13 @@ impl Subject {
         let mut other = None;
         let process = match self {
             Self::Nobody => None,
-            Self::Probe(hooks) => Some(netpoll_probe(probe, &pid, ["--hooks", hooks], stats)?),
-            Self::Budget(share) => Some(netpoll_probe(probe, &pid, ["--max-overhead", share], stats)?),
+            Self::Probe(hooks) => Some(netpoll_probe(probe, &pid, &["--hooks", hooks], stats)?),
+            Self::Adding => Some(netpoll_probe(probe, &pid, &["--aggregate"], stats)?),
+            Self::Budget(share) => Some(netpoll_probe(probe, &pid, &["--max-overhead", share], stats)?),
             Self::Floor => {
                 let (process, pid) = idle(program)?;
                 other = Some(process);
-                Some(netpoll_probe(probe, &pid, ["--hooks", "syscalls"], stats)?)
+                Some(netpoll_probe(probe, &pid, &["--hooks", "syscalls"], stats)?)
             }
             Self::Bpftrace => {
                 let script = SCRIPT.replace("PROGRAM", &program.display().to_string());
@@ -191,8 +196,16 @@ impl Subject {
 }
 
 impl Watching {
-    /// Ends it; what it says of itself.
-    pub(super) fn end(self, target: &Target) -> Result<Option<Own>> {
+    /// CPU time that its first thread, which does all of the recording, has had so far, ns; 0 for who is no process.
+    pub(super) fn cpu_ns(&self) -> Result<u64> {
+        let Some(process) = &self.process else { return Ok(0) };
+        let path = format!("/proc/{}/schedstat", process.id());
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        text.split(' ').next().and_then(|ns| ns.parse().ok()).with_context(|| format!("{path}: {text:?}"))
+    }
+
+    /// Ends it; what it says of itself. It took `cpu_share` of a CPU while the load worked.
+    pub(super) fn end(self, target: &Target, cpu_share: f64) -> Result<Option<Own>> {
         if self.subject == Subject::ExecutionTrace {
             target.ask("/trace/stop")?;
         }
@@ -212,7 +225,7 @@ impl Watching {
         Ok(Some(Own {
             waits_per_second: seen / seconds,
             lost: summary.quality.lost.values().sum(),
-            cpu_share: number(summary.cost.cpu_ns) / number(summary.duration_ns),
+            cpu_share,
             bpf_ns_per_wait: number(summary.cost.bpf_run_ns.unwrap_or(0)) / seen.max(1.0),
             resident_bytes: summary.cost.peak_resident_bytes,
         }))
