@@ -1,17 +1,18 @@
 //! Log-linear histogram of nanoseconds: every octave is cut into 32 equal buckets, so a bucket is at most 1/32 of its
 //! values wide and a quantile is within 1/64 (1.6 %) of the true one. Count, sum, minimum and maximum are exact.
 //!
-//! Only buckets that were hit are kept, eight bytes each: waits between 1 µs and 10 s need 744 of them at most
-//! (6 KB), all of `u64` 1,920. A profile keeps thousands of these, hence not `hdrhistogram`, whose counts are a dense
-//! array (for this range and error 12 KB from the first value on). The few that every wait goes into are dense all the
-//! same ([`Histogram::dense`]): there a value is one addition.
+//! Only octaves that were hit are kept, 128 bytes each: waits between 1 µs and 10 s need 24 of them at most (3 KB), all of `u64` 60. A
+//! profile keeps thousands of these, hence not `hdrhistogram`, whose counts are a dense array (for this range and error 12 KB from the
+//! first value on). The few that every wait goes into are dense all the same ([`Histogram::dense`]).
 
-use netpoll_probe_common::histogram::{BUCKETS, bounds_of, bucket_of};
+use netpoll_probe_common::histogram::{BUCKETS, SUB, bounds_of, bucket_of};
 
-/// An entry holds the bucket's index above these bits and its count below: 2^53 waits are more than a century of
-/// two million a second.
-const COUNT_BITS: u32 = 53;
-const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+/// Buckets of an octave.
+const OF_OCTAVE: usize = 32;
+const _: () = assert!(OF_OCTAVE as u64 == SUB);
+
+/// Octaves of all of `u64`.
+const OCTAVES: usize = BUCKETS / OF_OCTAVE;
 
 /// A histogram of nanoseconds.
 #[derive(Clone, Debug, Default)]
@@ -26,15 +27,53 @@ pub struct Histogram {
 /// How many values fell into each bucket.
 #[derive(Clone, Debug)]
 enum Counts {
-    /// Index and count of each bucket that was hit, by rising index.
-    Hit(Vec<u64>),
-    /// The count of each bucket.
+    /// Those of octaves that were hit.
+    Hit(Hit),
+    /// All.
     All(Box<[u64; BUCKETS]>),
+}
+
+/// The buckets of octaves that were hit.
+#[derive(Clone, Debug)]
+struct Hit {
+    /// Where in `counts` each octave is, counted from one; 0: it was not hit.
+    places: [u8; OCTAVES],
+    counts: Vec<[u32; OF_OCTAVE]>,
 }
 
 impl Default for Counts {
     fn default() -> Self {
-        Self::Hit(Vec::new())
+        Self::Hit(Hit { places: [0; OCTAVES], counts: Vec::new() })
+    }
+}
+
+impl Hit {
+    /// Adds to a bucket. Returns false, and adds nothing, when it cannot count as far.
+    fn add(&mut self, bucket: u64, count: u64) -> bool {
+        let octave = usize::try_from(bucket / SUB).unwrap_or(usize::MAX);
+        let Some(place) = self.places.get_mut(octave) else { return true };
+        if *place == 0 {
+            self.counts.push([0; OF_OCTAVE]);
+            // There are fewer than 256 octaves.
+            *place = u8::try_from(self.counts.len()).unwrap_or(0);
+        }
+        let counts = self.counts.get_mut(usize::from(*place).wrapping_sub(1));
+        let Some(known) = counts.and_then(|counts| counts.get_mut((bucket % SUB) as usize)) else {
+            return true;
+        };
+        let sum = u32::try_from(u64::from(*known).saturating_add(count));
+        if let Ok(sum) = sum {
+            *known = sum;
+        }
+        sum.is_ok()
+    }
+
+    /// Number and count of each bucket that was hit, by rising number.
+    fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        (0..).zip(&self.places).filter(|(_, place)| **place > 0).flat_map(|(octave, place)| {
+            let counts = self.counts.get(usize::from(*place) - 1).into_iter().flatten();
+            (octave * SUB..).zip(counts).map(|(bucket, count)| (bucket, u64::from(*count)))
+        })
     }
 }
 
@@ -88,7 +127,10 @@ impl Histogram {
     /// Takes all values out, and keeps the memory for the next ones.
     pub fn clear(&mut self) {
         match &mut self.counts {
-            Counts::Hit(entries) => entries.clear(),
+            Counts::Hit(hit) => {
+                hit.places.fill(0);
+                hit.counts.clear();
+            }
             Counts::All(counts) => counts.fill(0),
         }
         (self.count, self.sum_ns, self.min_ns, self.max_ns) = (0, 0, 0, 0);
@@ -172,14 +214,14 @@ impl Histogram {
         })
     }
 
-    /// Index and count of each bucket that was hit, by rising index.
+    /// Number and count of each bucket that was hit, by rising number.
     fn hits(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let (entries, counts): (&[u64], &[u64]) = match &self.counts {
-            Counts::Hit(entries) => (entries, &[]),
-            Counts::All(counts) => (&[], counts.as_slice()),
+        let (hit, all) = match &self.counts {
+            Counts::Hit(hit) => (Some(hit), None),
+            Counts::All(counts) => (None, Some((0..).zip(counts.iter().copied()))),
         };
-        let hit = entries.iter().map(|entry| (entry >> COUNT_BITS, entry & COUNT_MAX));
-        hit.chain((0..).zip(counts.iter().copied()).filter(|(_, count)| *count > 0))
+        let hit = hit.into_iter().flat_map(Hit::iter);
+        hit.chain(all.into_iter().flatten()).filter(|(_, count)| *count > 0)
     }
 
     fn add_range(&mut self, min_ns: u64, max_ns: u64, count: u64, sum_ns: u64) {
@@ -189,25 +231,26 @@ impl Histogram {
         self.sum_ns = self.sum_ns.saturating_add(sum_ns);
     }
 
-    fn add_to_bucket(&mut self, index: u64, count: u64) {
-        let entries = match &mut self.counts {
-            Counts::Hit(entries) => entries,
-            Counts::All(counts) => {
-                let bucket = usize::try_from(index).ok().and_then(|index| counts.get_mut(index));
-                if let Some(bucket) = bucket {
-                    *bucket = bucket.saturating_add(count).min(COUNT_MAX);
-                }
+    fn add_to_bucket(&mut self, bucket: u64, count: u64) {
+        if let Counts::Hit(hit) = &mut self.counts {
+            if hit.add(bucket, count) {
                 return;
             }
-        };
-        let at = entries.partition_point(|entry| entry >> COUNT_BITS < index);
-        match entries.get_mut(at) {
-            Some(entry) if *entry >> COUNT_BITS == index => {
-                let sum = (*entry & COUNT_MAX).saturating_add(count).min(COUNT_MAX);
-                *entry = (index << COUNT_BITS) | sum;
+            let mut all = Box::new([0; BUCKETS]);
+            for (bucket, count) in hit.iter() {
+                add(&mut all, bucket, count);
             }
-            _ => entries.insert(at, (index << COUNT_BITS) | count.min(COUNT_MAX)),
+            self.counts = Counts::All(all);
         }
+        if let Counts::All(counts) = &mut self.counts {
+            add(counts, bucket, count);
+        }
+    }
+}
+
+fn add(counts: &mut [u64; BUCKETS], bucket: u64, count: u64) {
+    if let Some(known) = usize::try_from(bucket).ok().and_then(|bucket| counts.get_mut(bucket)) {
+        *known = known.saturating_add(count);
     }
 }
 
@@ -264,6 +307,17 @@ mod tests {
             ns += (ns / 200).max(1);
         }
         assert_eq!(histogram.buckets().count(), 744);
+    }
+
+    #[test]
+    fn counts_beyond_what_a_few_bytes_hold() {
+        let mut histogram = of(&[5, 700]);
+        for _ in 0..3 {
+            histogram.record_many(700, u64::from(u32::MAX));
+        }
+        let counts: Vec<u64> = histogram.buckets().map(|bucket| bucket.count).collect();
+        assert_eq!(counts, [1, 3 * u64::from(u32::MAX) + 1]);
+        assert_eq!(histogram.count(), 3 * u64::from(u32::MAX) + 2);
     }
 
     proptest! {
