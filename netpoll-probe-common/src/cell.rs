@@ -9,6 +9,7 @@
 use crate::{
     histogram::bucket_of,
     record::{flag, outcome, source},
+    slot::TCP_SYN_SENT,
 };
 
 /// A wait of a second or more always comes as a record: such are few, and those that people look for.
@@ -19,9 +20,6 @@ pub const BUCKETS: usize = bucket_of(LONG_NS - 1) as usize + 1;
 
 /// The parts of a wait that are counted, each in a histogram: [`part`].
 pub const PARTS: usize = 5;
-
-/// `TCP_SYN_SENT`, `include/net/tcp_states.h`
-const SYN_SENT: u32 = 2;
 
 /// The parts of a wait.
 pub mod part {
@@ -165,7 +163,7 @@ impl Split {
         let is_write = mode == b'w';
         if ended.outcome != outcome::READY
             || flags & (flag::STARTED_BEFORE | flag::AFTER_REARM) != 0
-            || is_write && (flags & flag::FIRST_EVENT != 0 || ended.socket_state == SYN_SENT)
+            || is_write && (flags & flag::FIRST_EVENT != 0 || ended.socket_state == TCP_SYN_SENT)
             || end_ns < start_ns
             || end_ns - start_ns >= LONG_NS
         {

@@ -33,6 +33,9 @@ pub struct PollDescSlot {
     pub file: FileFacts,
 }
 
+/// A connect has begun ([`WaitSlot::socket_state`]); `include/net/tcp_states.h`.
+pub const TCP_SYN_SENT: u32 = 2;
+
 /// The wait that a goroutine is in, in one direction. In the first cache line stands what stamps and polls touch, too: the kernel lays the
 /// value of an entry of this size at the beginning of one (`kernel/bpf/hashtab.c`, `struct htab_elem`, behind `bpf_mem_alloc`'s link).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

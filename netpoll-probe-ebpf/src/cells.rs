@@ -3,7 +3,7 @@
 //! Sums are this CPU's own. Those of uprobes are added to by atomic instructions all the same: their programs are preempted by each other,
 //! and every count is exact. The program at the exit of system calls is not preempted.
 
-use core::{arch::asm, hint::black_box, mem::offset_of};
+use core::{arch::asm, mem::offset_of};
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use netpoll_probe_common::{
@@ -98,8 +98,7 @@ pub fn add(slot: &mut PollDescSlot, how: How, start_ns: u64, end_ns: u64, sent_n
     let (weight, weight_64) = (wait.stands_for, u64::from(wait.stands_for));
     let mut at = 0;
     while at < PARTS {
-        // Opaque, so that what is compared is what is added: the verifier of Linux 6.1 does not see that they are the same.
-        let bucket = black_box(bucket_of_small(split.parts_ns[at]) as usize);
+        let bucket = bucket_of_small(split.parts_ns[at]) as usize;
         // It always is less; this shows the verifier a bound.
         if bucket < BUCKETS {
             // SAFETY: inside a map value.

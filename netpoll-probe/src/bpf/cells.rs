@@ -1,11 +1,10 @@
 //! The cells of a session, in which the programs add waits up.
 
-use aya::maps::PerCpuArray;
 use netpoll_probe_common::cell::{CellEntry, CellHistograms, CellKey, CellSums};
-use zerocopy::{FromBytes as _, IntoBytes as _};
+use zerocopy::{FromBytes as _, transmute};
 
 use super::{
-    maps::{failed, map_of},
+    maps::failed,
     session::{Session, SessionError},
 };
 
@@ -42,11 +41,7 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub fn open_cell(&mut self, key: &CellKey, entry: CellEntry) -> Result<(), SessionError> {
-        let (Ok(key), Ok(entry)) =
-            (KeyBytes::try_from(key.as_bytes()), EntryBytes::try_from(entry.as_bytes()))
-        else {
-            return Ok(());
-        };
+        let (key, entry): (KeyBytes, EntryBytes) = (transmute!(*key), transmute!(entry));
         self.hash_map::<KeyBytes, EntryBytes>(CELLS)?.insert(key, entry, 0).map_err(failed(CELLS))
     }
 
@@ -55,7 +50,7 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub fn close_cell(&mut self, key: &CellKey) -> Result<(), SessionError> {
-        let Ok(key) = KeyBytes::try_from(key.as_bytes()) else { return Ok(()) };
+        let key: KeyBytes = transmute!(*key);
         self.remove_key::<_, EntryBytes>(CELLS, key)
     }
 
@@ -65,16 +60,10 @@ impl Session {
     /// When a map refuses.
     pub fn cell(&mut self, cell: u32) -> Result<Vec<(CellSums, Box<CellHistograms>)>, SessionError> {
         let all_sums = self.cell_sums(cell)?;
-        let histograms: PerCpuArray<_, HistogramsBytes> =
-            map_of(&mut self.ebpf, HISTOGRAMS)?.try_into().map_err(failed(HISTOGRAMS))?;
+        let histograms = self.per_cpu_array::<HistogramsBytes>(HISTOGRAMS)?;
         let histograms = histograms.get(&cell, 0).map_err(failed(HISTOGRAMS))?;
-        let histograms = histograms.iter().filter_map(|bytes| {
-            let mut histograms = Box::new([[0; _]; _]);
-            CellHistograms::read_from_bytes(bytes).ok().map(|read| {
-                *histograms = read;
-                histograms
-            })
-        });
+        let histograms =
+            histograms.iter().filter_map(|bytes| CellHistograms::read_from_bytes(bytes).ok().map(Box::new));
         Ok(all_sums.into_iter().zip(histograms).collect())
     }
 
@@ -83,8 +72,7 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub fn cell_sums(&mut self, cell: u32) -> Result<Vec<CellSums>, SessionError> {
-        let sums: PerCpuArray<_, SumsBytes> =
-            map_of(&mut self.ebpf, SUMS)?.try_into().map_err(failed(SUMS))?;
+        let sums = self.per_cpu_array::<SumsBytes>(SUMS)?;
         let sums = sums.get(&cell, 0).map_err(failed(SUMS))?;
         Ok(sums.iter().filter_map(|bytes| CellSums::read_from_bytes(bytes).ok()).collect())
     }

@@ -9,12 +9,13 @@ use netpoll_probe_common::{
     sampling::Sampling,
     slot::{PollDescSlot, SocketEntry, socket_entry},
 };
-use zerocopy::{FromBytes as _, IntoBytes as _};
+use zerocopy::{FromBytes as _, transmute};
 
 use super::session::{Session, SessionError, TargetId};
 
 type HashMapOf<'a, K, V> = aya::maps::HashMap<&'a mut MapData, K, V>;
 type ArrayOf<'a, V> = Array<&'a mut MapData, V>;
+type PerCpuArrayOf<'a, V> = PerCpuArray<&'a mut MapData, V>;
 
 /// The states of pollDescs.
 const SLOTS: &str = "SLOTS";
@@ -70,7 +71,7 @@ impl Session {
     pub fn put_slot(&mut self, key: u64, slot: &PollDescSlot) -> Result<bool, SessionError> {
         /// `BPF_NOEXIST`, `include/uapi/linux/bpf.h`
         const NO_EXIST: u64 = 1;
-        let Ok(bytes) = SlotBytes::try_from(slot.as_bytes()) else { return Ok(false) };
+        let bytes: SlotBytes = transmute!(*slot);
         match self.hash_map::<u64, SlotBytes>(SLOTS)?.insert(key, bytes, NO_EXIST) {
             Ok(()) => Ok(true),
             Err(MapError::SyscallError(error))
@@ -95,7 +96,7 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub fn index_socket(&mut self, sk: u64, key: u64) -> Result<(), SessionError> {
-        let Ok(bytes) = SocketBytes::try_from(SocketEntry { sk, key }.as_bytes()) else { return Ok(()) };
+        let bytes: SocketBytes = transmute!(SocketEntry { sk, key });
         let mut map = self.array::<SocketBytes>(SOCKETS)?;
         let at = socket_entry(sk);
         let taken = map.get(&at, 0).map_err(failed(SOCKETS))?;
@@ -112,7 +113,7 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub fn follow(&mut self, sampling: Sampling) -> Result<(), SessionError> {
-        let Ok(bytes) = SamplingBytes::try_from(sampling.as_bytes()) else { return Ok(()) };
+        let bytes: SamplingBytes = transmute!(sampling);
         self.array::<SamplingBytes>(SAMPLING)?.set(0, bytes, 0).map_err(failed(SAMPLING))
     }
 
@@ -153,6 +154,13 @@ impl Session {
         map_of(&mut self.ebpf, name)?.try_into().map_err(failed(name))
     }
 
+    pub(super) fn per_cpu_array<V: Pod>(
+        &mut self,
+        name: &'static str,
+    ) -> Result<PerCpuArrayOf<'_, V>, SessionError> {
+        map_of(&mut self.ebpf, name)?.try_into().map_err(failed(name))
+    }
+
     /// Takes an entry away, if it is there.
     pub(super) fn remove_key<K: Pod, V: Pod>(
         &mut self,
@@ -170,8 +178,7 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub fn counters(&mut self) -> Result<Vec<(Counter, u64)>, SessionError> {
-        let counters = map_of(&mut self.ebpf, "COUNTERS")?;
-        let counters: PerCpuArray<_, u64> = counters.try_into().map_err(failed("COUNTERS"))?;
+        let counters = self.per_cpu_array::<u64>("COUNTERS")?;
         Counter::ALL
             .into_iter()
             .map(|counter| {
@@ -186,6 +193,6 @@ pub(super) fn failed(name: &'static str) -> impl Fn(MapError) -> SessionError {
     move |source| SessionError::Map { name, source }
 }
 
-pub(super) fn map_of<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Map, SessionError> {
+fn map_of<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Map, SessionError> {
     ebpf.map_mut(name).ok_or(SessionError::Missing(name))
 }

@@ -14,10 +14,10 @@
 
 use netpoll_probe_common::{
     record::{WaitRecord, flag, source},
-    slot::WaitSlot,
+    slot::{TCP_SYN_SENT, WaitSlot},
 };
 
-use super::endpoint::{AF_INET, AF_INET6, TCP_SYN_SENT};
+use super::endpoint::{AF_INET, AF_INET6};
 use crate::model::wait::{Clocks, KernelReadySource, Mode, Outcome};
 
 /// `sysmon` polls when nobody did for 10 ms (`runtime/proc.go`, `sysmon`), so a wait that is longer than this and ended

@@ -1,6 +1,9 @@
 //! The programs' numbers in words.
 
-use netpoll_probe_common::record::{outcome, poller};
+use netpoll_probe_common::{
+    record::{outcome, poller},
+    slot::TCP_SYN_SENT,
+};
 
 use super::endpoint;
 use crate::model::wait::{Mode, Outcome, Poller, Role};
@@ -37,7 +40,7 @@ pub(super) fn poller_of(code: u8) -> Poller {
 pub(super) fn role_of(mode: Mode, socket_state: u32) -> Role {
     match (mode, socket_state) {
         (Mode::Read, endpoint::TCP_LISTEN) => Role::Accept,
-        (Mode::Write, endpoint::TCP_SYN_SENT) => Role::Connect,
+        (Mode::Write, TCP_SYN_SENT) => Role::Connect,
         (Mode::Read, _) => Role::Read,
         (Mode::Write, _) => Role::Write,
     }

@@ -12,8 +12,6 @@ use super::recent::Recent;
 use crate::model::wait::{Address, Direction, Endpoint, Kind};
 
 /// `include/net/tcp_states.h`; unix sockets use the same numbers.
-pub(super) const TCP_SYN_SENT: u32 = 2;
-/// See [`TCP_SYN_SENT`].
 pub(super) const TCP_LISTEN: u32 = 10;
 /// `include/linux/socket.h`
 pub(super) const AF_INET: u16 = 2;

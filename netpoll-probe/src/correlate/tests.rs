@@ -4,7 +4,7 @@ use netpoll_probe_common::{
     record::{
         Header, SpuriousRecord, StackRecord, UnixNameRecord, WaitRecord, flag, kind, outcome, poller, source,
     },
-    slot::FileFacts,
+    slot::{FileFacts, TCP_SYN_SENT},
 };
 use proptest::prelude::*;
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
@@ -134,7 +134,7 @@ fn a_connect_that_was_done_when_it_parked_was_ready_before() {
     };
     let done = one(connect(1));
     assert_eq!(done.clocks.kernel_ready_source, KernelReadySource::BeforePark);
-    let waiting = one(connect(endpoint::TCP_SYN_SENT));
+    let waiting = one(connect(TCP_SYN_SENT));
     assert_eq!(waiting.clocks.kernel_ready_ns, None);
     assert_eq!(waiting.role, Role::Connect);
 }
