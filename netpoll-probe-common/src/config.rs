@@ -167,6 +167,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether slots stand in the array `FD_SLOTS`: where they are found by fd, of one process.
+    #[must_use]
+    pub const fn has_fd_slots(&self) -> bool {
+        self.follow_syscalls != 0 && self.tgid != 0
+    }
+
     /// A field that lies beyond what the programs read of its struct at once, and where; `None`: there is none.
     #[must_use]
     pub fn beyond_reach(&self) -> Option<(&'static str, u32)> {

@@ -39,6 +39,9 @@ pub const RING_WAKEUP_BYTES: u64 = 1 << 20;
 /// freed, so the target's peak number of open pollable fds is what counts.
 pub const SLOTS: u32 = 1 << 18;
 
+/// Fds of one process whose slots stand in an array, where system calls show the waits: 6 MiB. Those of higher fds are found by a hash.
+pub const FD_SLOTS: u32 = 1 << 14;
+
 /// Sockets that the tracepoint plan finds a slot for by one load, 1 MiB; and as many of those that would have the same place (least
 /// recently used ones go first). A power of two.
 pub const SOCKETS: u32 = 1 << 16;

@@ -27,11 +27,26 @@ pub struct PollDescSlot {
     pub read: WaitSlot,
     /// The wait of a writer.
     pub write: WaitSlot,
-    /// The pollDesc's address.
+    /// The pollDesc's address; 0: nobody's.
     pub pd: u64,
     /// The file behind the fd.
     pub file: FileFacts,
+    /// Whole cache lines, so that in an array each slot begins with one.
+    pub reserved: [u64; 6],
 }
+
+impl PollDescSlot {
+    /// Nobody's.
+    pub const EMPTY: Self = Self {
+        read: WaitSlot::NOBODY,
+        write: WaitSlot::NOBODY,
+        pd: 0,
+        file: FileFacts::UNKNOWN,
+        reserved: [0; 6],
+    };
+}
+
+const _: () = assert!(size_of::<PollDescSlot>() % 64 == 0);
 
 /// A connect has begun ([`WaitSlot::socket_state`]); `include/net/tcp_states.h`.
 pub const TCP_SYN_SENT: u32 = 2;

@@ -8,7 +8,7 @@ use netpoll_probe_common::{
     slot::FileFacts,
 };
 
-use crate::{config::config, emit, maps, read, target::Target};
+use crate::{config::config, emit, maps, polldesc::PollDesc, read, target};
 
 /// `S_IFMT` and `S_IFSOCK`, `include/uapi/linux/stat.h`.
 const S_IFMT: u16 = 0o170_000;
@@ -39,10 +39,10 @@ pub fn of_fd(fd: u64) -> Option<u64> {
 }
 
 /// Brings `facts` up to date for an fd of the current task. Where `pollDesc.fdseq` exists (Go 1.21) one look is
-/// enough for as long as it stays the same; before, every wait looks. Returns whether they were up to date. A
-/// function of its own, so that the verifier goes through what follows once.
-#[inline(never)]
-pub fn refresh(facts: &mut FileFacts, fd: i32, tag: u32, target: Target) -> bool {
+/// enough for as long as it stays the same; before, every wait looks. Returns whether they were up to date.
+#[inline(always)]
+pub fn refresh(facts: &mut FileFacts, desc: &PollDesc, target: u32) -> bool {
+    let &PollDesc { fd, tag, .. } = desc;
     if facts.known == 1 && facts.fd == fd && facts.tag == tag && config!(pd_has_fdseq) == 1 {
         return true;
     }
@@ -51,7 +51,7 @@ pub fn refresh(facts: &mut FileFacts, fd: i32, tag: u32, target: Target) -> bool
         emit::count(Counter::ReadFile);
         return false;
     };
-    if fill(facts, file, target).is_none() {
+    if fill(facts, file, target::tgid(), target).is_none() {
         emit::count(Counter::ReadFile);
         return false;
     }
@@ -66,7 +66,7 @@ static NO_FACTS: FileFacts = FileFacts::UNKNOWN;
 
 /// Fills all but `fd`, `tag` and `known` from a `struct file`.
 #[inline(always)]
-pub fn fill(facts: &mut FileFacts, file: u64, target: Target) -> Option<()> {
+pub fn fill(facts: &mut FileFacts, file: u64, tgid: u32, target: u32) -> Option<()> {
     let FileFacts { tag, fd, known, .. } = *facts;
     // By the helper: the compiler would call a function that goes byte by byte, and the verifier would follow each of them.
     // SAFETY: as many bytes as facts have.
@@ -101,7 +101,7 @@ pub fn fill(facts: &mut FileFacts, file: u64, target: Target) -> Option<()> {
             facts.remote_address = read::kernel(sk + config!(sock_v6_daddr))?;
             facts.local_address = read::kernel(sk + config!(sock_v6_rcv_saddr))?;
         }
-        AF_UNIX => unix_names(sk, facts.inode, target),
+        AF_UNIX => unix_names(sk, facts.inode, tgid, target),
         _ => {}
     }
     if facts.family == AF_INET || facts.family == AF_INET6 {
@@ -165,9 +165,9 @@ static NO_PATH: [u8; UNIX_PATH_ROOM] = [0; UNIX_PATH_ROOM];
 
 /// Hands a unix socket's names over, once.
 #[inline(always)]
-fn unix_names(sk: u64, inode: u64, target: Target) {
+fn unix_names(sk: u64, inode: u64, tgid: u32, target: u32) {
     // For each target apart: user space keeps what it was told by process.
-    let seen = inode | u64::from(target.index) << 48;
+    let seen = inode | u64::from(target) << 48;
     // SAFETY: a lookup of a value that nobody reads.
     if unsafe { maps::UNIX_NAMES_SEEN.get(&seen) }.is_some() {
         return;
@@ -179,7 +179,7 @@ fn unix_names(sk: u64, inode: u64, target: Target) {
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is a UnixNameRecord's bytes; every field is written.
     unsafe {
-        (*record).header = emit::header::<UnixNameRecord>(kind::UNIX_NAME, target.tgid);
+        (*record).header = emit::header::<UnixNameRecord>(kind::UNIX_NAME, tgid);
         (*record).inode = inode;
         // By the helper: the compiler would write byte by byte, and the verifier would follow each of them.
         for path in [(&raw mut (*record).local), (&raw mut (*record).remote)] {

@@ -8,11 +8,7 @@ use aya_ebpf::{
 };
 use netpoll_probe_common::{record::FileRecord, slot::FileFacts};
 
-use crate::{
-    config::config,
-    file, read,
-    target::{self, Target},
-};
+use crate::{config::config, file, read, target};
 
 /// `struct bpf_iter_meta`, `include/linux/bpf.h`.
 #[repr(C)]
@@ -51,7 +47,6 @@ pub fn entry(ctx: *const TaskFile) {
     // SAFETY: a BTF pointer that is not null; the offset is the kernel's own.
     let tgid = unsafe { task.add(config!(task_tgid) as usize).cast::<u32>().read() };
     let Some(index) = target::index_of(tgid) else { return };
-    let target = Target { tgid, index, thread: tgid };
     // SAFETY: as above.
     let (fd, seq) = unsafe { ((*ctx).fd, (*(*ctx).meta).seq()) };
     let address = open_file as u64;
@@ -65,7 +60,7 @@ pub fn entry(ctx: *const TaskFile) {
         flags: read::kernel(address + config!(file_flags)).unwrap_or(0),
         reserved: 0,
     };
-    if file::fill(&mut record.file, address, target).is_some() {
+    if file::fill(&mut record.file, address, tgid, index).is_some() {
         record.file.known = 1;
         let state = file::state(&record.file);
         record.socket_state = u32::from(state);

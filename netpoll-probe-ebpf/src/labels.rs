@@ -15,7 +15,7 @@ use crate::{
     config::config,
     emit, maps, read,
     scratch::{self, Scratch},
-    target::Target,
+    target,
 };
 
 /// `runtime.hmap` of Go 1.18–1.23 (`runtime/map.go`): `B`, the logarithm of the number of buckets, and `buckets`.
@@ -55,13 +55,17 @@ pub fn of(g: u64) -> u64 {
 
 /// Hands the labels over if they are new, and returns their hash; 0: there are none, or they are not known.
 #[inline(always)]
-pub fn hash(labels: u64, target: Target) -> u64 {
-    if labels == 0 {
-        return 0;
-    }
+pub fn hash(labels: u64, target: u32) -> u64 {
+    if labels == 0 { 0 } else { hand_over_labels(labels, u64::from(target)) }
+}
+
+/// The same of a goroutine that has some. A global function ([`crate`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn hand_over_labels(labels: u64, target: u64) -> u64 {
     let Some(scratch) = maps::LABELS_SCRATCH.get_ptr_mut(0) else { return 0 };
     let user = Scratch::take(scratch);
-    let Some(hash) = read_all(scratch, labels, target) else {
+    let Some(hash) = read_all(scratch, labels, target as u32) else {
         emit::count(Counter::ReadLabels);
         return 0;
     };
@@ -76,7 +80,7 @@ pub fn hash(labels: u64, target: Target) -> u64 {
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is a LabelsRecord's bytes; every field is written.
     unsafe {
-        (*record).header = emit::header::<LabelsRecord>(kind::LABELS, target.tgid);
+        (*record).header = emit::header::<LabelsRecord>(kind::LABELS, target::tgid());
         (*record).hash = hash;
         bpf_probe_read_kernel(
             (&raw mut (*record).labels).cast(),
@@ -105,7 +109,7 @@ fn is_whole(scratch: *mut Scratch<[Label; LABELS]>, user: scratch::User) -> bool
 /// Reads all labels into the scratch and returns their hash; `None` when there are more than are kept, or they cannot be
 /// read. One label a call, because the verifier would follow a loop through all combinations of their lengths.
 #[inline(always)]
-fn read_all(scratch: *mut Scratch<[Label; LABELS]>, labels: u64, target: Target) -> Option<u64> {
+fn read_all(scratch: *mut Scratch<[Label; LABELS]>, labels: u64, target: u32) -> Option<u64> {
     // SAFETY: both are of this size.
     unsafe {
         bpf_probe_read_kernel(

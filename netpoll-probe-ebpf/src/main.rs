@@ -12,6 +12,10 @@
 //! | `resolve_start`, `resolve_end` | uprobes, the call of `runtime.cgocall` in `net._C2func_getaddrinfo` and its like, and the jump after it | [`resolver`] |
 //! | `exec` | BTF tracepoint `sched_process_exec` | [`exec::exec`] |
 //! | `files`, `tasks` | iterators over the files of tasks and over tasks, at attach | [`files`], [`tasks`] |
+//!
+//! Functions that are `no_mangle` and no programs are global to the verifier (`Documentation/bpf/bpf_design_QA.rst` calls it function by
+//! function verification): it goes through each once, whoever calls it, and knows nothing of its arguments, nor its callers anything of what
+//! it did. So ways that differ in constants only become one, and loading takes a third of the time. A pointer that they get may be null to it.
 #![no_std]
 #![no_main]
 // For `cells`, as aya-ebpf does.
@@ -35,6 +39,7 @@ mod regs;
 mod resolver;
 mod sampling;
 mod scratch;
+mod slots;
 mod sockets;
 mod stack;
 mod syscall;

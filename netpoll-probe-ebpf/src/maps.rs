@@ -1,7 +1,7 @@
 //! Every map: who writes it, who reads it, what happens when it is full.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
@@ -33,6 +33,11 @@ pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(TARGET_COUNT, 
 /// waits that it found open at attach. When it is full a wait is lost and counted.
 #[map]
 pub static SLOTS: HashMap<u64, PollDescSlot> = HashMap::with_max_entries(SLOT_COUNT, BPF_F_NO_PREALLOC);
+
+/// fd → the same, where system calls show the waits of one process ([`crate::slots`]). User space says how many there are before it loads
+/// this. Mappable, because such an array begins at a page, and so each slot at a cache line.
+#[map]
+pub static FD_SLOTS: Array<PollDescSlot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// `runtime.g` ([`slot_key`](netpoll_probe_common::slot::slot_key)) → the fd that it is connecting, until that is registered.
 #[map]

@@ -19,7 +19,7 @@ use crate::{
     polldesc::{PollDesc, READ, WRITE},
     read,
     regs::{self, Syscall},
-    sampling, syscall,
+    sampling, slots, syscall,
     target::{self, Target},
     wait,
 };
@@ -36,6 +36,7 @@ const ON_ITS_WAY_NS: u64 = 1_000_000;
 const NS_PER_MS: u64 = 1_000_000;
 
 /// One `epoll_pwait` that returned events.
+#[repr(C)]
 struct Poll {
     now_ns: u64,
     /// The poller's last waking in this call, when it returned one event only; else 0.
@@ -44,14 +45,29 @@ struct Poll {
     ready_after_ns: u64,
     poller: u64,
     epfd: u64,
-    target: u32,
+    /// The target's number.
+    target: u64,
     /// The fd, and the pollDesc's address, of a goroutine that waits and has no slot; 0: none was seen.
-    unseen_fd: i32,
+    unseen_fd: u64,
     unseen_pd: u64,
 }
 
-/// A thread of the target returns from `epoll_pwait`.
-#[inline(always)]
+/// One event of it.
+#[repr(C)]
+struct Event {
+    pd: u64,
+    tag: u32,
+    /// Not 0: it is one that wakes readers.
+    reads: u32,
+    /// Not 0: it is one that wakes writers.
+    writes: u32,
+    /// Not 0: what stands in the pollDesc was read.
+    is_read: u32,
+    desc: PollDesc,
+}
+
+/// A thread of the target returns from `epoll_pwait`. A function of its own for its stack.
+#[inline(never)]
 pub fn exit(call: &Syscall, target: Target) {
     let count = call.result();
     let sleeps = call.argument::<3>() as i32 != 0;
@@ -89,7 +105,7 @@ pub fn exit(call: &Syscall, target: Target) {
         ready_after_ns: ready_after_ns ^ nothing,
         poller: u64::from(poller_of(call)) ^ nothing,
         epfd: call.argument::<0>(),
-        target: target.index,
+        target: u64::from(target.index),
         unseen_fd: 0,
         unseen_pd: 0,
     };
@@ -99,7 +115,7 @@ pub fn exit(call: &Syscall, target: Target) {
     }
     // What the runtime wakes its poller with is no pollDesc, and the kernel has it by another fd. Not asked in the loop: together, programs
     // and functions have 512 bytes of stack.
-    if poll.unseen_pd != 0 && syscall::find(poll.unseen_fd, poll.target) == Some(poll.unseen_pd) {
+    if poll.unseen_pd != 0 && syscall::find_poll_desc(poll.unseen_fd, poll.target) == poll.unseen_pd {
         sampling::count_unless_sampled(Counter::StartUnseen);
     }
 }
@@ -182,55 +198,89 @@ unsafe extern "C" fn each_event(index: u64, poll: *mut c_void) -> i64 {
         return 0;
     }
     let (pd, tag) = decode(data);
-    let (reads, writes) = (events & READ_EVENTS != 0, events & WRITE_EVENTS != 0);
-    let slot = if config!(follow_syscalls) == 1 {
-        who_waits(pd, tag, (reads, writes), poll)
-    } else {
-        maps::SLOTS.get_ptr_mut(&slot_key(pd, poll.target))
+    let mut event = Event {
+        pd,
+        tag,
+        reads: events & READ_EVENTS,
+        writes: events & WRITE_EVENTS,
+        is_read: 0,
+        desc: PollDesc::NONE,
     };
-    let Some(slot) = slot else { return 0 };
-    // SAFETY: a map value; see wait::begin for who else writes it.
-    let slot = unsafe { &mut *slot };
-    let mut known = collect(&mut slot.read, reads, tag, poll);
-    known |= collect(&mut slot.write, writes, tag, poll);
-    if known {
+    // What the slot is found by.
+    let mut of = pd;
+    if config!(follow_syscalls) == 1 {
+        if event.desc.read_into(pd) {
+            event.is_read = 1;
+            of = event.desc.fd as u64;
+        } else {
+            emit::count(Counter::ReadAtPoll);
+            // SAFETY: the value is copied at once.
+            let fd = unsafe { maps::FDS.get(&slot_key(pd, poll.target as u32)) }.copied();
+            let Some(fd) = fd else { return 0 };
+            of = fd as u64;
+        }
+    }
+    let slot = slots::find(slot_key(of, poll.target as u32));
+    let known = match slot {
+        Some(slot) => collect_event(slot, &event, poll),
+        None => seen::NOT,
+    };
+    if known == seen::NOT && event.is_read != 0 && waits(&event) {
+        (poll.unseen_fd, poll.unseen_pd) = (of, pd);
+    }
+    if known == seen::WAITED {
         learn_eventpoll(poll);
     }
     0
 }
 
-/// The runtime has not handled the event yet, so whoever waits for it stands in the pollDesc. Returns the slot of those that are known.
-#[inline(always)]
-fn who_waits(pd: u64, tag: u32, (reads, writes): (bool, bool), poll: &mut Poll) -> Option<*mut PollDescSlot> {
-    let Some(desc) = PollDesc::read(pd) else { return unread(pd, poll.target) };
-    let slot = maps::SLOTS.get_ptr_mut(&slot_key(desc.fd as u64, poll.target));
-    // SAFETY: a map value; see wait::begin for who else writes it.
-    let known = slot.map(|slot| unsafe { &mut *slot }).filter(|slot| slot.pd == pd && desc.tag == tag);
-    let Some(known) = known else {
-        let waits =
-            desc.tag == tag && (reads && desc.is_waited_on(READ) || writes && desc.is_waited_on(WRITE));
-        if waits {
-            (poll.unseen_fd, poll.unseen_pd) = (desc.fd, pd);
-        }
-        return None;
-    };
-    if reads {
-        look(&mut known.read, desc.is_waited_on(READ), tag, poll.now_ns);
-    }
-    if writes {
-        look(&mut known.write, desc.is_waited_on(WRITE), tag, poll.now_ns);
-    }
-    slot
+/// What an event meant.
+mod seen {
+    /// The slot is not that of its pollDesc.
+    pub const NOT: u64 = 0;
+    /// Nobody is known to wait.
+    pub const NOBODY: u64 = 1;
+    /// Somebody waited.
+    pub const WAITED: u64 = 2;
 }
 
-/// The slot of a pollDesc that cannot be read at this moment: its page is being moved, or is swapped out.
+/// Whether a goroutine is parked for the event, as its pollDesc says.
 #[inline(always)]
-fn unread(pd: u64, target: u32) -> Option<*mut PollDescSlot> {
-    emit::count(Counter::ReadAtPoll);
-    // SAFETY: the value is copied at once.
-    let fd = unsafe { maps::FDS.get(&slot_key(pd, target)) }.copied()?;
-    // SAFETY: a map value.
-    maps::SLOTS.get_ptr_mut(&slot_key(fd as u64, target)).filter(|slot| unsafe { (**slot).pd } == pd)
+fn waits(event: &Event) -> bool {
+    let Event { desc, .. } = event;
+    desc.tag == event.tag
+        && (event.reads != 0 && desc.is_waited_on(READ) || event.writes != 0 && desc.is_waited_on(WRITE))
+}
+
+/// The poller has an event for a pollDesc that has this slot. Returns [`seen`]. A global function ([`crate`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn collect_event(slot: *mut PollDescSlot, event: *const Event, poll: *const Poll) -> u64 {
+    if slot.is_null() || event.is_null() || poll.is_null() {
+        return seen::NOT;
+    }
+    // SAFETY: the caller's; of the slot see wait::begin_wait for who else writes it.
+    let (slot, event, poll) = unsafe { (&mut *slot, &*event, &*poll) };
+    let &Event { pd, tag, ref desc, .. } = event;
+    let (reads, writes) = (event.reads != 0, event.writes != 0);
+    if slot.pd != pd {
+        return seen::NOT;
+    }
+    // The runtime has not handled the event yet, so whoever waits for it stands in the pollDesc.
+    if event.is_read != 0 {
+        if desc.tag != tag {
+            return seen::NOBODY;
+        }
+        if reads {
+            look(&mut slot.read, desc.is_waited_on(READ), tag, poll.now_ns);
+        }
+        if writes {
+            look(&mut slot.write, desc.is_waited_on(WRITE), tag, poll.now_ns);
+        }
+    }
+    let mut waited = collect(&mut slot.read, reads, tag, poll);
+    waited |= collect(&mut slot.write, writes, tag, poll);
+    if waited { seen::WAITED } else { seen::NOBODY }
 }
 
 /// A goroutine that was told EAGAIN and does not stand in the pollDesc will not wait, unless it is on its way: then it parks if it gets
@@ -305,7 +355,8 @@ fn collect(wait: &mut WaitSlot, hit: bool, tag: u32, poll: &Poll) -> bool {
 /// The `struct eventpoll` of the netpoller, if user space did not know it at attach (the target had polled nothing).
 #[inline(always)]
 fn learn_eventpoll(poll: &Poll) {
-    let Some(known) = maps::EVENTPOLL.get_ptr_mut(poll.target) else { return };
+    let target = poll.target as u32;
+    let Some(known) = maps::EVENTPOLL.get_ptr_mut(target) else { return };
     // SAFETY: a map value; every writer writes the same.
     unsafe {
         if *known == 0
@@ -313,7 +364,7 @@ fn learn_eventpoll(poll: &Poll) {
             && let Some(eventpoll) = read::kernel::<u64>(file + config!(file_private_data))
         {
             *known = eventpoll;
-            let _ = maps::EVENTPOLLS.insert(&eventpoll, &poll.target, 0);
+            let _ = maps::EVENTPOLLS.insert(&eventpoll, &target, 0);
         }
     }
 }
@@ -323,8 +374,8 @@ fn learn_eventpoll(poll: &Poll) {
 pub fn netpollready(ctx: &ProbeContext) {
     let Some(target) = target::current() else { return };
     let mode = regs::argument_2(ctx) as u32;
-    let Some(slot) = maps::SLOTS.get_ptr_mut(&slot_key(regs::argument_1(ctx), target.index)) else { return };
-    // SAFETY: as in each_event.
+    let Some(slot) = slots::find(slot_key(regs::argument_1(ctx), target.index)) else { return };
+    // SAFETY: see wait::begin_wait for who else writes it.
     let slot: &mut PollDescSlot = unsafe { &mut *slot };
     let poll = Poll {
         now_ns: now(),
@@ -332,7 +383,7 @@ pub fn netpollready(ctx: &ProbeContext) {
         ready_after_ns: 0,
         poller: 0,
         epfd: 0,
-        target: target.index,
+        target: u64::from(target.index),
         unseen_fd: 0,
         unseen_pd: 0,
     };

@@ -18,6 +18,7 @@ pub const READ: u64 = b'r' as u64;
 pub const WRITE: u64 = b'w' as u64;
 
 /// What stood there at one moment.
+#[repr(C)]
 pub struct PollDesc {
     /// The file descriptor.
     pub fd: i32,
@@ -25,6 +26,8 @@ pub struct PollDesc {
     pub tag: u32,
     /// Bits of `pollInfo`.
     info: u32,
+    /// No byte is left unwritten: the verifier of Linux 6.1 lets no function have it then.
+    reserved: u32,
     /// Who waits to read: nobody, `pdReady`, `pdWait`, or a `runtime.g`.
     rg: u64,
     /// To write.
@@ -33,7 +36,7 @@ pub struct PollDesc {
 
 impl PollDesc {
     /// Not read yet.
-    pub const NONE: Self = Self { fd: -1, tag: 0, info: 0, rg: 0, wg: 0 };
+    pub const NONE: Self = Self { fd: -1, tag: 0, info: 0, reserved: 0, rg: 0, wg: 0 };
 
     /// Reads it at `address`.
     #[inline(always)]
@@ -42,21 +45,10 @@ impl PollDesc {
         desc.read_into(address).then_some(desc)
     }
 
-    /// The same for a place that is given: the compiler does not see through an `Option` between functions. Returns whether it could be read.
+    /// The same for a place that is given. Returns whether it could be read.
     #[inline(always)]
     pub fn read_into(&mut self, address: u64) -> bool {
-        let Some(block) = read::user::<[u64; POLL_DESC_BYTES / 8]>(address) else { return false };
-        self.tag = if config!(pd_has_fdseq) == 1 {
-            (word(&block, config!(pd_fdseq)) & ((1 << config!(tag_bits)) - 1)) as u32
-        } else {
-            0
-        };
-        self.rg = word(&block, config!(pd_rg));
-        self.wg = word(&block, config!(pd_wg));
-        // `atomicInfo` is the lower half of its word on these machines.
-        self.info = word(&block, config!(pd_atomic_info)) as u32;
-        self.fd = word(&block, config!(pd_fd)) as i32;
-        true
+        read_poll_desc(address, self) != 0
     }
 
     /// An event was collected that nobody has waited for: `netpollblock` will return at once.
@@ -102,6 +94,30 @@ impl PollDesc {
             outcome::REARMED
         }
     }
+}
+
+/// Reads one. Returns 0 when it cannot be read. A global function ([`crate`]), also for its stack: together, programs and functions have 512
+/// bytes.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn read_poll_desc(address: u64, into: *mut PollDesc) -> u64 {
+    if into.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's.
+    let desc = unsafe { &mut *into };
+    let Some(block) = read::user::<[u64; POLL_DESC_BYTES / 8]>(address) else { return 0 };
+    desc.tag = if config!(pd_has_fdseq) == 1 {
+        (word(&block, config!(pd_fdseq)) & ((1 << config!(tag_bits)) - 1)) as u32
+    } else {
+        0
+    };
+    desc.rg = word(&block, config!(pd_rg));
+    desc.wg = word(&block, config!(pd_wg));
+    // `atomicInfo` is the lower half of its word on these machines.
+    desc.info = word(&block, config!(pd_atomic_info)) as u32;
+    desc.fd = word(&block, config!(pd_fd)) as i32;
+    1
 }
 
 /// Whether the pollDesc at `address` is that of this fd. Seldom asked: by single reads, which need little stack.

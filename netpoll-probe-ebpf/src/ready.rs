@@ -17,7 +17,7 @@ use crate::{
     config::config,
     emit, maps, now,
     poll::{self, READ_EVENTS, WRITE_EVENTS},
-    read, regs, sockets, target,
+    read, regs, slots, sockets, target,
 };
 
 /// `include/net/tcp_states.h`
@@ -51,8 +51,8 @@ pub fn callback(wait: u64, flags: u64) {
     } else {
         slot_key(pd, target)
     };
-    let Some(slot) = maps::SLOTS.get_ptr_mut(&key) else { return };
-    // SAFETY: a map value; see wait::begin for who else writes it.
+    let Some(slot) = slots::find(key) else { return };
+    // SAFETY: a map value; see wait::begin_wait for who else writes it.
     let slot = unsafe { &mut *slot };
     if slot.pd != pd {
         return;
@@ -157,8 +157,8 @@ pub fn waking(task: *const task_struct) {
 fn slot_of(sk: *const c_void) -> Option<&'static mut PollDescSlot> {
     let sk = sockets::address(sk)?;
     let key = sockets::find(sk)?;
-    let slot = maps::SLOTS.get_ptr_mut(&key)?;
-    // SAFETY: a map value; see wait::begin for who else writes it.
+    let slot = slots::find(key)?;
+    // SAFETY: a map value; see wait::begin_wait for who else writes it.
     let slot = unsafe { &mut *slot };
     (slot.file.sk == sk).then_some(slot)
 }

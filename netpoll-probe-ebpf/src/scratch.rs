@@ -6,7 +6,7 @@
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 
-use crate::{config::config, target::Target};
+use crate::config::config;
 
 /// A value that belongs to who used it last.
 #[repr(C)]
@@ -19,6 +19,20 @@ pub struct Scratch<T> {
 /// The name of one use of a scratch.
 #[derive(Clone, Copy)]
 pub struct User(u64);
+
+impl User {
+    /// As a number, which a global function can be given.
+    #[inline(always)]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// From that.
+    #[inline(always)]
+    pub const fn of(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 impl<T> Scratch<T> {
     /// Takes a scratch. `scratch` is a value of a per-CPU map.
@@ -47,8 +61,8 @@ impl<T> Scratch<T> {
 
 /// Where [`fnv`] begins: for each target elsewhere, because user space keeps what it was told by process.
 #[inline(always)]
-pub fn basis(target: Target) -> u64 {
-    0xcbf2_9ce4_8422_2325 ^ u64::from(target.index)
+pub fn basis(target: u32) -> u64 {
+    0xcbf2_9ce4_8422_2325 ^ u64::from(target)
 }
 
 /// FNV-1a by words: what is hashed here has few distinct values in one program, and 64 bits keep them apart.

@@ -21,7 +21,7 @@ use crate::{
     emit, goroutine, maps, read,
     regs::{self, Syscall},
     scratch::{self, Scratch},
-    target::Target,
+    target,
 };
 
 /// Room for [`STACK_FRAMES`]: a power of two, so that a masked index is inside it for the verifier to see.
@@ -32,6 +32,8 @@ const STACK_ROOM: usize = (STACK_FRAMES + 1).next_power_of_two();
 pub struct Walked {
     /// Leaf first.
     pcs: [u64; STACK_ROOM],
+    /// How many there are.
+    frames: u64,
     /// What lies at the frame pointer.
     copy: [u64; STACK_COPY_BYTES / 8],
 }
@@ -40,59 +42,78 @@ pub struct Walked {
 const FRAME_BYTES: u64 = 16;
 
 /// Where a walk begins.
+#[repr(C)]
 struct Leaf {
-    /// The program's context, for the kernel's own walk.
-    context: *mut c_void,
     pc: u64,
     /// One past the stack's highest address.
     stack_hi: u64,
     /// What is copied begins here.
     base: u64,
     frame_pointer: u64,
+    /// Where the leaf returns to, if that is not in its frame: [`IN_FRAME`], [`ON_TOP`], or an address.
+    caller: u64,
+    /// The target's number.
+    target: u64,
 }
+
+/// [`Leaf::caller`]: it stands in the leaf's frame.
+const IN_FRAME: u64 = 0;
+/// [`Leaf::caller`]: it is the first word of what is copied.
+pub const ON_TOP: u64 = 1;
 
 /// The hash of the stack at a uprobe; 0: not known. The stack is handed over if it is new.
 #[inline(always)]
-pub fn hash_of_uprobe(ctx: &ProbeContext, target: Target) -> u64 {
+pub fn hash_of_uprobe(ctx: &ProbeContext, target: u32) -> u64 {
     let frame_pointer = regs::frame_pointer(ctx);
     let leaf = Leaf {
-        context: ctx.as_ptr(),
         pc: regs::instruction_pointer(ctx),
         // Where it is not known the kernel walks.
         stack_hi: read::user(regs::g(ctx) + goroutine::STACK_HI).unwrap_or(frame_pointer),
         base: frame_pointer,
         frame_pointer,
+        caller: IN_FRAME,
+        target: u64::from(target),
     };
-    hash(&leaf, |_| None, 0, target)
+    hash(ctx.as_ptr(), &leaf, 0)
 }
 
 /// The same at a system call. The function that makes it has no frame, so its caller stands elsewhere. `last` is one that was handed over
-/// not long ago.
-#[inline(always)]
-pub fn hash_of_syscall(call: &Syscall, stack_hi: u64, last: u64, target: Target) -> u64 {
+/// not long ago. A function of its own for its stack.
+#[inline(never)]
+pub fn hash_of_syscall(call: &Syscall, stack_hi: u64, last: u64, target: u32) -> u64 {
     let leaf = Leaf {
-        context: call.context(),
         pc: call.instruction_pointer(),
         stack_hi,
         base: call.stack_pointer(),
         frame_pointer: call.frame_pointer(),
+        caller: call.caller(),
+        target: u64::from(target),
     };
-    hash(&leaf, |top| Some(call.return_address(top)), last, target)
+    hash(call.context(), &leaf, last)
 }
 
-/// `caller` gives the second address, if it is not in the first frame, from the first word of the copy.
 #[inline(always)]
-fn hash(leaf: &Leaf, caller: impl Fn(u64) -> Option<u64>, last: u64, target: Target) -> u64 {
+fn hash(context: *mut c_void, leaf: &Leaf, last: u64) -> u64 {
     let Some(scratch) = maps::STACK_SCRATCH.get_ptr_mut(0) else { return 0 };
     let user = Scratch::take(scratch);
-    // SAFETY: the scratch is this CPU's, and the program stays on its CPU; who preempts it is noticed below.
-    let walked = unsafe { &raw mut (*scratch).value };
-    let found =
-        walk_copy(leaf, caller, walked, target).or_else(|| walk_by_kernel(leaf.context, walked, target));
-    let Some((hash, frames)) = found else {
+    let mut hash = walk_copy(leaf);
+    if hash == 0 {
+        // SAFETY: the scratch is this CPU's, and the program stays on its CPU; who preempts it is noticed.
+        hash = walk_by_kernel(context, unsafe { &raw mut (*scratch).value }, leaf.target);
+    }
+    if hash == 0 {
         emit::count(Counter::StackWalk);
         return 0;
-    };
+    }
+    hand_over_stack(hash, last, user.number())
+}
+
+/// Hands the stack in the scratch over, if it is new. Returns its hash, or 0 if that was not possible. A global function ([`crate`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn hand_over_stack(hash: u64, last: u64, user: u64) -> u64 {
+    let user = scratch::User::of(user);
+    let Some(scratch) = maps::STACK_SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: a lookup of a value that nobody reads.
     if hash == last || unsafe { maps::STACKS_SEEN.get(&hash) }.is_some() {
         return if is_whole(scratch, user) { hash } else { 0 };
@@ -102,11 +123,12 @@ fn hash(leaf: &Leaf, caller: impl Fn(u64) -> Option<u64>, last: u64, target: Tar
         return 0;
     };
     let record = entry.as_mut_ptr();
-    // SAFETY: the entry is a StackRecord's bytes; every field is written.
+    // SAFETY: the entry is a StackRecord's bytes; every field is written. The scratch is this CPU's.
     unsafe {
-        (*record).header = emit::header::<StackRecord>(kind::STACK, target.tgid);
+        let walked = &raw const (*scratch).value;
+        (*record).header = emit::header::<StackRecord>(kind::STACK, target::tgid());
         (*record).hash = hash;
-        (*record).frames = frames;
+        (*record).frames = (*walked).frames;
         // By the helper: the compiler would copy byte by byte, and the verifier would follow each of them.
         bpf_probe_read_kernel(
             (&raw mut (*record).pcs).cast(),
@@ -152,15 +174,17 @@ struct Walk {
     hash: u64,
 }
 
-/// Follows the frame pointers through a copy of the stack's beginning. Returns hash and number of frames; `None`: it goes on beyond the
-/// copy, or cannot be read.
-#[inline(always)]
-fn walk_copy(
-    leaf: &Leaf,
-    caller: impl Fn(u64) -> Option<u64>,
-    walked: *mut Walked,
-    target: Target,
-) -> Option<(u64, u64)> {
+/// Follows the frame pointers through a copy of the stack's beginning, into the scratch. Returns the hash; 0: the stack goes on beyond the
+/// copy, or cannot be read. A global function ([`crate`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_copy(leaf: *const Leaf) -> u64 {
+    let Some(scratch) = maps::STACK_SCRATCH.get_ptr_mut(0) else { return 0 };
+    if leaf.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's; the scratch is this CPU's (see `hash`).
+    let (leaf, walked) = unsafe { (&*leaf, &raw mut (*scratch).value) };
     let base = leaf.base;
     let copy = walked.cast::<u8>().wrapping_add(offset_of!(Walked, copy));
     // No more than there is of it: copying costs more than walking.
@@ -168,9 +192,9 @@ fn walk_copy(
     let copied_bytes = if above > STACK_COPY_BYTES as u64 { STACK_COPY_BYTES as u64 } else { above };
     // SAFETY: the copy has as many bytes or more; the helper checks the address.
     if unsafe { bpf_probe_read_user(copy.cast(), copied_bytes as u32, base as *const _) } != 0 {
-        return None;
+        return 0;
     }
-    let hash = scratch::basis(target);
+    let hash = scratch::basis(leaf.target as u32);
     let mut walk = Walk {
         pc: leaf.pc,
         frame_pointer: leaf.frame_pointer,
@@ -181,13 +205,14 @@ fn walk_copy(
         frames: 0,
         beyond: 0,
     };
-    // SAFETY: the copy's first word.
-    if let Some(caller) = caller(unsafe { copy.cast::<u64>().read() }) {
-        // SAFETY: there is room for the first.
-        unsafe { walked.cast::<u64>().write(walk.pc) };
-        walk.hash = scratch::fnv(walk.hash, walk.pc);
-        walk.first = 1;
-        walk.pc = caller;
+    if leaf.caller != IN_FRAME {
+        // SAFETY: there is room for the first address, and the copy has a first word.
+        unsafe {
+            walked.cast::<u64>().write(walk.pc);
+            walk.hash = scratch::fnv(walk.hash, walk.pc);
+            walk.first = 1;
+            walk.pc = if leaf.caller == ON_TOP { copy.cast::<u64>().read() } else { leaf.caller };
+        }
     }
     // SAFETY: the callback has the signature that the helper wants, and gets a context that outlives the loop.
     unsafe {
@@ -197,8 +222,9 @@ fn walk_copy(
             (&raw mut walk).cast(),
             0,
         );
+        (*walked).frames = walk.frames;
     }
-    (walk.beyond == 0).then_some((walk.hash | 1, walk.frames))
+    if walk.beyond == 0 { walk.hash | 1 } else { 0 }
 }
 
 /// Some frames: a callback of `bpf_loop`, which the verifier goes through once. A loop of the program itself it would go through frame by
@@ -254,23 +280,24 @@ fn next_frame(walk: &mut Walk, walked: *mut u8, frame: u64) -> bool {
     true
 }
 
-/// Lets the kernel walk. Returns hash and number of frames; `None`: it cannot.
+/// Lets the kernel walk. Returns the hash; 0: it cannot.
 #[inline(always)]
-fn walk_by_kernel(context: *mut c_void, walked: *mut Walked, target: Target) -> Option<(u64, u64)> {
+fn walk_by_kernel(context: *mut c_void, walked: *mut Walked, target: u64) -> u64 {
     // SAFETY: there is room for this many bytes.
     let bytes = unsafe {
         bpf_get_stack(context, walked.cast(), (STACK_FRAMES * 8) as u32, u64::from(BPF_F_USER_STACK))
     };
     if bytes <= 0 {
-        return None;
+        return 0;
     }
     let frames = bytes as u64 / 8;
-    let mut hash = scratch::basis(target);
+    let mut hash = scratch::basis(target as u32);
     // SAFETY: as in `walk_copy`.
     unsafe {
         bpf_loop(frames as u32, each_pc as *mut c_void, (&raw mut hash).cast(), 0);
+        (*walked).frames = frames;
     }
-    Some((hash | 1, frames))
+    hash | 1
 }
 
 /// One address that the kernel found: a callback of `bpf_loop`.

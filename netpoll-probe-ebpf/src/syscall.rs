@@ -11,7 +11,7 @@
 use netpoll_probe_common::{
     counter::Counter,
     record::{flag, outcome},
-    slot::{PollDescSlot, slot_key},
+    slot::{PollDescSlot, of_slot_key, slot_key},
 };
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     polldesc::{self, PollDesc, READ, WRITE},
     read,
     regs::{Syscall, number},
-    sampling, stack,
+    sampling, slots, stack,
     target::{self, Target},
     wait::{self, Parking},
 };
@@ -74,26 +74,33 @@ const fn kinds() -> [u8; number::BOUND] {
     table
 }
 
-/// What a system call was about. The numbers are veiled ([`Syscall::nothing`]), so that the verifier goes through what follows once, and not
-/// once for each kind of call.
+/// What a system call was about.
+#[repr(C)]
 struct Request {
-    target: Target,
-    fd: i32,
-    /// How many waits the one that begins stands for; 0: none begins that is followed.
-    stands_for: u32,
+    /// Its fd's slot.
+    key: u64,
+    /// The `runtime.g` that made it.
+    g: u64,
     /// The direction.
     mode: u64,
     /// Not 0: the goroutine will wait.
-    again: u64,
+    again: u32,
+    /// How many waits the one that begins stands for; 0: none begins that is followed.
+    stands_for: u32,
     /// Not 0: it has registered the fd, and said nothing of a wait before.
     registers: u64,
 }
 
 impl Request {
-    /// The fd's slot.
     #[inline(always)]
-    fn key(&self) -> u64 {
-        slot_key(self.fd as u64, self.target.index)
+    fn fd(&self) -> i32 {
+        of_slot_key(self.key).0 as i32
+    }
+
+    /// The target's number.
+    #[inline(always)]
+    fn target(&self) -> u32 {
+        of_slot_key(self.key).1
     }
 }
 
@@ -122,54 +129,59 @@ pub fn exit(call: &Syscall) {
 /// One that may begin or end a wait.
 #[inline(always)]
 fn follow(call: &Syscall, target: Target, kind: u8) {
-    let nothing = call.nothing();
-    let again = u64::from(call.result() == -EAGAIN) ^ nothing;
-    let (fd, mode) = (call.argument::<0>() as i32, u64::from(kind) ^ nothing);
-    let mut request = Request { target, fd, stands_for: 0, mode, again, registers: nothing };
+    let (mut fd, mut mode) = (call.argument::<0>() as i32, u64::from(kind));
+    let (mut again, mut registers) = (u32::from(call.result() == -EAGAIN), 0);
     if kind == kind::SPLICE {
         // The pipe is not in the netpoller.
-        (request.fd, request.mode) = if find(fd, target.index).is_some() {
-            (fd, READ ^ nothing)
+        if find(fd, target.index).is_some() {
+            mode = READ;
         } else {
-            (call.argument::<2>() as i32, WRITE ^ nothing)
-        };
+            (fd, mode) = (call.argument::<2>() as i32, WRITE);
+        }
     } else if kind == kind::REGISTER {
-        let Some(fd) = registered(call, target) else { return };
-        (request.fd, request.mode, request.again, request.registers) =
-            (fd, WRITE ^ nothing, 1 ^ nothing, 1 ^ nothing);
+        let Some(registered) = registered(call, target) else { return };
+        (fd, mode, again, registers) = (registered, WRITE, 1, 1);
     }
-    if is_of_interest(&mut request, nothing) {
+    let key = slot_key(fd as u64, target.index);
+    let mut request = Request { key, g: call.g(), mode, again, stands_for: 0, registers };
+    if is_of_interest(&mut request) != 0 {
         look_up(call, &request);
     }
 }
 
-/// Whether a wait may end, or one begins that is followed; and how many it stands for.
+/// Whether a wait may end, or one begins that is followed; and how many it stands for. A global function ([`crate`]).
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn is_of_interest(request: &mut Request, nothing: u64) -> bool {
-    let state = FdState::of(request.fd, request.mode);
+extern "C" fn is_of_interest(request: *mut Request) -> u64 {
+    if request.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's.
+    let request = unsafe { &mut *request };
+    let state = FdState::of(request.fd(), request.mode);
     let stands_for = if request.again == 0 {
         0
     } else {
         sampling::choose(|| state.as_ref().map_or_else(|| is_slow(request), FdState::is_slow))
     };
-    request.stands_for = stands_for ^ nothing as u32;
-    let Some(state) = state else { return true };
+    request.stands_for = stands_for;
+    let Some(state) = state else { return 1 };
     let is_of_interest = stands_for != 0 || !state.has_nobody();
     if request.again != 0 {
         state.begins(is_of_interest);
     }
-    is_of_interest
+    u64::from(is_of_interest)
 }
 
 /// Whether nothing came on the fd for a while, where no state is kept of it.
 #[inline(always)]
 fn is_slow(request: &Request) -> bool {
-    let Some(slot) = maps::SLOTS.get_ptr_mut(&request.key()) else { return true };
-    // SAFETY: see wait::begin for who else writes it.
+    let Some(slot) = slots::find(request.key) else { return true };
+    // SAFETY: see wait::begin_wait for who else writes it.
     wait::is_slow(wait::of(unsafe { &mut *slot }, request.mode), now())
 }
 
-/// What a system call means for a wait.
+/// What a system call meant for a wait.
 mod then {
     /// None is open.
     pub const NOBODY: u64 = 0;
@@ -182,45 +194,42 @@ mod then {
 /// A system call that ends a wait, or begins one that is followed.
 #[inline(always)]
 fn look_up(call: &Syscall, request: &Request) {
-    let slot = maps::SLOTS.get_ptr_mut(&request.key());
-    let mut then = then::NOBODY;
-    if let Some(slot) = slot
-        && request.registers == 0
-    {
-        // SAFETY: see wait::begin for who else writes it.
-        let slot = unsafe { &mut *slot };
-        then = judge(call, request, slot);
-        if then == then::ENDED {
-            wait::end(slot, request.mode, outcome::READY, now());
-        }
-    }
-    then ^= call.nothing();
+    let slot = slots::find(request.key);
+    let then = match slot {
+        Some(slot) if request.registers == 0 => end_if_over(slot, request),
+        _ => then::NOBODY,
+    };
     if request.stands_for != 0 {
-        if begin(call, request, slot.unwrap_or(core::ptr::null_mut())).is_none() {
+        if begin(call, request, slot.unwrap_or(core::ptr::null_mut())) == 0 {
             emit::count(Counter::ReadTarget);
         }
     } else if then != then::OPEN
-        && let Some(state) = FdState::of(request.fd, request.mode)
+        && let Some(state) = FdState::of(request.fd(), request.mode)
     {
         state.ends();
     }
 }
 
-/// Whether the wait ends that this goroutine was in, if it was in one: [`then`]. A function of its own for the verifier, too.
+/// Ends the wait that this goroutine was in, if it was in one. Returns [`then`]. A global function ([`crate`]).
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn judge(call: &Syscall, request: &Request, slot: &mut PollDescSlot) -> u64 {
-    let &Request { mode, again, .. } = request;
+extern "C" fn end_if_over(slot: *mut PollDescSlot, request: *const Request) -> u64 {
+    if slot.is_null() || request.is_null() {
+        return then::NOBODY;
+    }
+    // SAFETY: the caller's; of the slot see wait::begin_wait.
+    let (slot, &Request { mode, again, g, .. }) = unsafe { (&mut *slot, &*request) };
     let pd = slot.pd;
     let wait = wait::of(slot, mode);
     if wait.start_ns == 0 {
         return then::NOBODY;
     }
-    if wait.g != call.g() {
+    if wait.g != g {
         return then::OPEN;
     }
     let has_parked = if wait.flags & flag::RAN_THEN != 0 {
         // Told EAGAIN once more, it rather tried again by itself; and if the event still stands in the pollDesc, it never waited for it.
-        again == 0 && !wait::has_run_on(wait) && PollDesc::read(pd).is_some_and(|desc| !desc.is_ready(mode))
+        again == 0 && !wait::has_run_on(wait) && is_unready(pd, mode) != 0
     } else {
         wait.poll_ns != 0 || wait.flags & flag::STARTED_BEFORE != 0
     };
@@ -231,82 +240,88 @@ fn judge(call: &Syscall, request: &Request, slot: &mut PollDescSlot) -> u64 {
     if again != 0 {
         wait.flags |= flag::SPURIOUS;
     }
+    wait::end_wait(slot, mode, u64::from(outcome::READY), now());
     then::ENDED
 }
 
-/// The goroutine was told to come again: it is about to park. `slot` is null for an fd that has none yet. `None`: the target's memory could
-/// not be read.
+/// Not 0: the event that an earlier poll collected was taken out of the pollDesc. A function of its own for its stack.
+#[inline(never)]
+fn is_unready(pd: u64, mode: u64) -> u64 {
+    u64::from(PollDesc::read(pd).is_some_and(|desc| !desc.is_ready(mode)))
+}
+
+/// The goroutine was told to come again: it is about to park. `slot` is what the fd had the last time, or null. Returns 0 when
+/// the target's memory could not be read. A function of its own for its stack.
+#[inline(never)]
+fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot) -> u64 {
+    u64::from(try_begin(call, request, slot).is_some())
+}
+
 #[inline(always)]
-fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot) -> Option<()> {
-    let &Request { target, stands_for, mode, registers, .. } = request;
+fn try_begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot) -> Option<()> {
+    let &Request { key, g, mode, stands_for, registers, .. } = request;
     let mut desc = PollDesc::NONE;
-    let slot = slot_for(request, slot, &mut desc);
-    if slot.is_null() {
-        return Some(());
-    }
-    // SAFETY: see wait::begin for who else writes it.
-    let slot = unsafe { &mut *slot };
-    let g = call.g();
+    let Some(slot) = slot_for(request, slot, &mut desc) else { return Some(()) };
     let Goroutine { goid, labels, stack_hi } = Goroutine::read(g)?;
-    wait::begin(
-        slot,
-        &desc,
-        &Parking { key: request.key(), g, goid, mode, now_ns: now(), stands_for },
-        target,
-    );
-    let wait = wait::of(slot, mode);
-    if registers != 0 && wait.poll_ns == 0 {
-        // A connect that was done at once is collected at once, perhaps before its wait was seen to begin.
-        wait::ran_then(wait);
-    }
-    wait.stack_hash = stack_hash(call, stack_hi, wait.stack_hash, target);
-    wait.labels_hash = labels::hash(labels, target);
+    let registers = registers as u32;
+    wait::begin_wait(slot, &desc, &Parking { key, g, goid, mode, now_ns: now(), stands_for, registers });
+    // SAFETY: see wait::begin_wait for who else writes it.
+    let wait = wait::of(unsafe { &mut *slot }, mode);
+    wait.stack_hash = stack::hash_of_syscall(call, stack_hi, wait.stack_hash, request.target());
+    wait.labels_hash = labels::hash(labels, request.target());
     Some(())
 }
 
-/// The stack that the goroutine waits with. A function of its own: together, programs and functions have 512 bytes of stack.
-#[inline(never)]
-fn stack_hash(call: &Syscall, stack_hi: u64, last: u64, target: Target) -> u64 {
-    stack::hash_of_syscall(call, stack_hi, last, target)
-}
-
-/// The slot of the fd, and what stands in its pollDesc; `slot` is what it had the last time, or null. Null: it is not in the netpoller, so the
-/// program polls it itself, or does not poll. A function of its own, so that the verifier goes through what follows once.
-#[inline(never)]
-fn slot_for(request: &Request, slot: *mut PollDescSlot, desc: &mut PollDesc) -> *mut PollDescSlot {
-    if !slot.is_null() && is_still(slot, request.fd, desc) {
-        return slot;
+/// The slot of the fd, and what stands in its pollDesc. `None`: it is not in the netpoller, so the program polls it itself, or does not poll;
+/// or there is no room for it.
+#[inline(always)]
+fn slot_for(request: &Request, slot: *mut PollDescSlot, desc: &mut PollDesc) -> Option<*mut PollDescSlot> {
+    if !slot.is_null() && is_still(slot, request.fd() as u64, desc) != 0 {
+        return Some(slots::settle(request.key, slot));
     }
-    let Some(pd) = find(request.fd, request.target.index) else { return core::ptr::null_mut() };
-    let Some(slot) = wait::slot_of(request.key()) else {
+    let pd = find(request.fd(), request.target())?;
+    let Some(slot) = slots::make(request.key) else {
         emit::count(Counter::SlotsFull);
-        return core::ptr::null_mut();
+        return None;
     };
-    take_over(slot, pd, request);
+    take_over(slot, pd, request.key);
     if !desc.read_into(pd) {
         emit::count(Counter::ReadTarget);
-        return core::ptr::null_mut();
+        return None;
     }
-    slot
+    Some(slot)
 }
 
-/// Whether the fd still has the pollDesc that it had the last time: `fdseq` changes when a pollDesc is freed. Where that does not exist
-/// (before Go 1.21), every wait looks anew.
-#[inline(always)]
-fn is_still(slot: *mut PollDescSlot, fd: i32, desc: &mut PollDesc) -> bool {
-    if config!(pd_has_fdseq) == 0 {
-        return false;
+/// Not 0: the fd still has the pollDesc that it had the last time. `fdseq` changes when a pollDesc is freed. Where that does not exist
+/// (before Go 1.21), every wait looks anew. A global function ([`crate`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_still(slot: *const PollDescSlot, fd: u64, desc: *mut PollDesc) -> u64 {
+    if config!(pd_has_fdseq) == 0 || slot.is_null() || desc.is_null() {
+        return 0;
     }
-    // SAFETY: a map value.
-    let slot = unsafe { &*slot };
+    let fd = fd as i32;
+    // SAFETY: the caller's, and a map value.
+    let (slot, desc) = unsafe { (&*slot, &mut *desc) };
     let is_known = slot.file.known == 1 && slot.file.fd == fd;
-    is_known && desc.read_into(slot.pd) && slot.file.tag == desc.tag && desc.fd == fd && !desc.is_closing()
+    u64::from(
+        is_known
+            && desc.read_into(slot.pd)
+            && slot.file.tag == desc.tag
+            && desc.fd == fd
+            && !desc.is_closing(),
+    )
 }
 
-/// Makes the slot that of another pollDesc, if it was that of one. Nobody waits on the old one: an fd is closed when nobody uses it.
-#[inline(always)]
-fn take_over(slot: *mut PollDescSlot, pd: u64, request: &Request) {
-    // SAFETY: see wait::begin for who else writes it.
+/// Makes the slot that of another pollDesc, if it was that of one. Nobody waits on the old one: an fd is closed when nobody uses it. A global
+/// function ([`crate`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn take_over(slot: *mut PollDescSlot, pd: u64, key: u64) -> u64 {
+    if slot.is_null() {
+        return 0;
+    }
+    // SAFETY: see wait::begin_wait.
     let slot = unsafe { &mut *slot };
     if slot.pd != pd {
         for wait in [&mut slot.read, &mut slot.write] {
@@ -316,13 +331,28 @@ fn take_over(slot: *mut PollDescSlot, pd: u64, request: &Request) {
         }
         slot.file.known = 0;
         slot.pd = pd;
-        let _ = maps::FDS.insert(&slot_key(pd, request.target.index), &request.fd, 0);
+        let (fd, target) = of_slot_key(key);
+        let _ = maps::FDS.insert(&slot_key(pd, target), &(fd as i32), 0);
     }
+    0
 }
 
 /// The address of an fd's pollDesc: the epoll items of its file say what Go registered it with (`fs/eventpoll.c`, `struct epitem`).
-#[inline(never)]
+#[inline(always)]
 pub fn find(fd: i32, target: u32) -> Option<u64> {
+    let pd = find_poll_desc(fd as u64, u64::from(target));
+    (pd != 0).then_some(pd)
+}
+
+/// The same; 0: it has none. A global function ([`crate`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn find_poll_desc(fd: u64, target: u64) -> u64 {
+    search(fd as i32, target as u32).unwrap_or(0)
+}
+
+#[inline(always)]
+fn search(fd: i32, target: u32) -> Option<u64> {
     let file = file::of_fd(fd as u64)?;
     let items: u64 = read::kernel(file + config!(file_ep))?;
     if items == 0 {

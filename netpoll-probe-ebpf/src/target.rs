@@ -23,6 +23,12 @@ pub fn current() -> Option<Target> {
     Some(Target { tgid, index: index_of(tgid)?, thread })
 }
 
+/// The current task's thread group.
+#[inline(always)]
+pub fn tgid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
 /// The number of the target with this thread group.
 #[inline(always)]
 pub fn index_of(tgid: u32) -> Option<u32> {

@@ -8,7 +8,7 @@ use netpoll_probe_common::{
     counter::Counter,
     record::{SpuriousRecord, WaitRecord, flag, kind, outcome, poller, source},
     sampling::SLOW_AFTER_NS,
-    slot::{FileFacts, PollDescSlot, WaitSlot, slot_key},
+    slot::{FileFacts, PollDescSlot, WaitSlot, of_slot_key, slot_key},
 };
 
 use crate::{
@@ -16,15 +16,12 @@ use crate::{
     config::config,
     emit, file, labels, maps, now,
     polldesc::{PollDesc, READ, WRITE},
-    read, regs, sampling, sockets, stack,
+    read, regs, sampling, slots, sockets, stack,
     target::{self, Target},
 };
 
-/// What a pollDesc is given when it is first seen. In .rodata: it is too large for the stack.
-static EMPTY: PollDescSlot =
-    PollDescSlot { read: WaitSlot::NOBODY, write: WaitSlot::NOBODY, pd: 0, file: FileFacts::UNKNOWN };
-
 /// Who is about to park, and where.
+#[repr(C)]
 pub struct Parking {
     /// The slot's.
     pub key: u64,
@@ -38,6 +35,8 @@ pub struct Parking {
     pub now_ns: u64,
     /// How many waits it stands for.
     pub stands_for: u32,
+    /// Not 0: it has just registered the fd.
+    pub registers: u32,
 }
 
 /// A uprobe: a goroutine is about to park; `argument_0` is its pollDesc, `argument_1` the mode.
@@ -61,11 +60,11 @@ fn try_start(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
         return Some(());
     }
     let key = slot_key(pd, target.index);
-    let Some(slot) = slot_of(key) else {
+    let Some(slot) = slots::make(key) else {
         emit::count(Counter::SlotsFull);
         return Some(());
     };
-    // SAFETY: see begin.
+    // SAFETY: see begin_wait.
     let slot = unsafe { &mut *slot };
     let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
     if wait.start_ns != 0 && wait.flags & flag::AFTER_REARM == 0 {
@@ -81,19 +80,25 @@ fn try_start(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
         return Some(());
     }
     slot.pd = pd;
-    begin(slot, &desc, &Parking { key, g, goid, mode, now_ns, stands_for }, target);
+    begin_wait(slot, &desc, &Parking { key, g, goid, mode, now_ns, stands_for, registers: 0 });
     debug!(ctx, "goroutine {} waits on fd {}, mode {}", goid, desc.fd, mode);
     Some(())
 }
 
-/// Fills the slot's part of a wait that begins.
+/// Fills the slot's part of a wait that begins. A global function ([`crate`]).
 ///
 /// `slot` is a value of the map, which lives as long as the program. One goroutine at a time waits on a pollDesc in one direction, so
 /// only polls and stamps on other CPUs touch the same wait, and they do nothing while `start_ns` is 0.
-#[inline(always)]
-pub fn begin(slot: &mut PollDescSlot, desc: &PollDesc, parking: &Parking, target: Target) {
-    let &Parking { key, g, goid, mode, now_ns, stands_for } = parking;
-    let is_same_file = file::refresh(&mut slot.file, desc.fd, desc.tag, target);
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn begin_wait(slot: *mut PollDescSlot, desc: *const PollDesc, parking: *const Parking) -> u64 {
+    if slot.is_null() || desc.is_null() || parking.is_null() {
+        return 0;
+    }
+    // SAFETY: the callers'; of the slot see above.
+    let (slot, desc, parking) = unsafe { (&mut *slot, &*desc, &*parking) };
+    let &Parking { key, g, goid, mode, now_ns, stands_for, registers } = parking;
+    let is_same_file = file::refresh(&mut slot.file, desc, of_slot_key(key).1);
     // SAFETY: a part of the slot that `of` does not touch.
     let facts = unsafe { &*(&raw const slot.file) };
     let wait = of(slot, mode);
@@ -129,6 +134,11 @@ pub fn begin(slot: &mut PollDescSlot, desc: &PollDesc, parking: &Parking, target
     if desc.is_ready(mode) || (mode == READ && file::readable(facts, state)) {
         came_before(wait, now_ns);
     }
+    if registers != 0 && wait.poll_ns == 0 {
+        // A connect that was done at once is collected at once, perhaps before its wait was seen to begin.
+        ran_then(wait);
+    }
+    0
 }
 
 /// Nothing was stamped or collected yet.
@@ -168,16 +178,6 @@ pub fn of(slot: &mut PollDescSlot, mode: u64) -> &mut WaitSlot {
     let offset = black_box(mode & 1) as usize * size_of::<WaitSlot>();
     // SAFETY: the first or the second of two that lie side by side.
     unsafe { &mut *(&raw mut *slot).cast::<u8>().add(offset).cast::<WaitSlot>() }
-}
-
-/// The slot of a pollDesc, made if it is new.
-#[inline(always)]
-pub fn slot_of(key: u64) -> Option<*mut PollDescSlot> {
-    if let Some(slot) = maps::SLOTS.get_ptr_mut(&key) {
-        return Some(slot);
-    }
-    let _ = maps::SLOTS.insert(&key, &EMPTY, 0);
-    maps::SLOTS.get_ptr_mut(&key)
 }
 
 /// Whether nothing came on this direction of the fd for a while.
@@ -265,18 +265,18 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
     // Before the ways part: the verifier goes through their loops once for each way. Where system calls show the waits, the stack was
     // taken at the start.
     let by_syscalls = config!(follow_syscalls) == 1;
-    let stack_hash = if by_syscalls { 0 } else { stack::hash_of_uprobe(ctx, target) };
-    let labels_hash = if by_syscalls { 0 } else { labels::hash(labels::of(g), target) };
+    let stack_hash = if by_syscalls { 0 } else { stack::hash_of_uprobe(ctx, target.index) };
+    let labels_hash = if by_syscalls { 0 } else { labels::hash(labels::of(g), target.index) };
     let desc = if ready && !by_syscalls { None } else { PollDesc::read(pd) };
     let key = match &desc {
         Some(desc) if by_syscalls => slot_key(desc.fd as u64, target.index),
         _ => slot_key(pd, target.index),
     };
-    let Some(slot) = maps::SLOTS.get_ptr_mut(&key) else {
+    let Some(slot) = slots::find(key) else {
         sampling::count_unless_sampled(Counter::EndWithoutStart);
         return Some(());
     };
-    // SAFETY: see begin.
+    // SAFETY: see begin_wait.
     let slot = unsafe { &mut *slot };
     let mode = if slot.pd == pd && slot.read.start_ns != 0 && slot.read.g == g {
         READ
@@ -301,7 +301,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
         let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
         (wait.stack_hash, wait.labels_hash) = (stack_hash, labels_hash);
     }
-    end(slot, mode, outcome, now_ns);
+    end_wait(slot, mode, u64::from(outcome), now_ns);
     let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
     if !by_syscalls {
         // Of the next wait's stack nothing is known until it ends.
@@ -319,9 +319,15 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
 }
 
 /// A wait has ended, as [`outcome`] says, of the current thread's goroutine: it is added to its cell, or handed over. Its stack and labels
-/// stand in the slot. A function of its own for the verifier, and for its stack.
+/// stand in the slot. A global function ([`crate`]).
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn end(slot: &mut PollDescSlot, mode: u64, outcome: u8, now_ns: u64) {
+pub extern "C" fn end_wait(slot: *mut PollDescSlot, mode: u64, outcome: u64, now_ns: u64) -> u64 {
+    if slot.is_null() {
+        return 0;
+    }
+    // SAFETY: see begin_wait.
+    let slot = unsafe { &mut *slot };
     // SAFETY: a part of the slot that `of` does not touch.
     let facts = unsafe { &*(&raw const slot.file) };
     let wait = of(slot, mode);
@@ -330,10 +336,11 @@ pub fn end(slot: &mut PollDescSlot, mode: u64, outcome: u8, now_ns: u64) {
     let sent_ns = if mode == READ { sent_since(wait, facts, start_ns, now_ns) } else { 0 };
     // Plus zero, which the verifier does not know ([`regs::Syscall::nothing`]), in all bits.
     let sent_ns = sent_ns ^ (start_ns >> 60).wrapping_mul(u64::MAX / 15);
-    let how = cells::How::new(mode, outcome);
+    let how = cells::How::new(mode, outcome as u8);
     if !cells::add(slot, how, start_ns, now_ns, sent_ns) {
         hand_over(slot, how, start_ns, now_ns, sent_ns);
     }
+    0
 }
 
 /// Hands over a wait that has ended.

@@ -84,6 +84,6 @@ pub(super) fn syscall_argument<const N: usize>(regs: &KernelRegs) -> u64 {
 
 /// A call leaves it in the link register.
 #[inline(always)]
-pub(super) fn return_address(regs: &KernelRegs, _top: u64) -> u64 {
+pub(super) fn caller(regs: &KernelRegs) -> u64 {
     regs.user.regs[30]
 }

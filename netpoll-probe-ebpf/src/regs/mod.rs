@@ -158,10 +158,10 @@ impl Syscall {
         read_plainly(machine::instruction_pointer(machine::user(self.regs())))
     }
 
-    /// Where that function will return to; `top` is the word on top of the stack.
+    /// Where that function will return to: an address, or [`crate::stack::ON_TOP`].
     #[inline(always)]
-    pub fn return_address(&self, top: u64) -> u64 {
-        machine::return_address(self.regs(), top)
+    pub fn caller(&self) -> u64 {
+        machine::caller(self.regs())
     }
 }
 

@@ -81,6 +81,6 @@ pub(super) fn syscall_argument<const N: usize>(regs: &KernelRegs) -> u64 {
 
 /// A call pushes it.
 #[inline(always)]
-pub(super) fn return_address(_regs: &KernelRegs, top: u64) -> u64 {
-    top
+pub(super) fn caller(_regs: &KernelRegs) -> u64 {
+    crate::stack::ON_TOP
 }

@@ -1,14 +1,14 @@
 //! The object, loaded into the kernel: its maps, and programs that are loaded one by one later.
 
 use aya::{Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness};
-use netpoll_probe_common::config::Config;
+use netpoll_probe_common::{config::Config, limit::FD_SLOTS};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use zerocopy::IntoBytes as _;
 
 use super::{
     cells,
     kernel_btf::{KernelBtf, Kind},
-    object,
+    maps, object,
     plan::Hook,
 };
 
@@ -42,6 +42,7 @@ pub(super) fn load(config: &Config, btf: &Btf, cells: u32, log: bool) -> Result<
         .override_global("CONFIG", config.as_bytes(), true)
         .override_global(aya_log::LEVEL, &log_level, true)
         // A map has one entry at least.
+        .map_max_entries(maps::FD_SLOTS, if config.has_fd_slots() { FD_SLOTS } else { 1 })
         .map_max_entries(cells::SUMS, cells.max(1))
         .map_max_entries(cells::HISTOGRAMS, cells.max(1))
         .load(object::BYTES)

@@ -1,5 +1,7 @@
 //! The maps of a session, as user space writes and reads them.
 
+use std::collections::HashSet;
+
 use aya::{
     Ebpf, Pod,
     maps::{Array, Map, MapData, MapError, PerCpuArray},
@@ -7,7 +9,7 @@ use aya::{
 use netpoll_probe_common::{
     counter::Counter,
     sampling::Sampling,
-    slot::{PollDescSlot, SocketEntry, socket_entry},
+    slot::{PollDescSlot, SocketEntry, slot_key, socket_entry},
 };
 use zerocopy::{FromBytes as _, transmute};
 
@@ -17,8 +19,9 @@ type HashMapOf<'a, K, V> = aya::maps::HashMap<&'a mut MapData, K, V>;
 type ArrayOf<'a, V> = Array<&'a mut MapData, V>;
 type PerCpuArrayOf<'a, V> = PerCpuArray<&'a mut MapData, V>;
 
-/// The states of pollDescs.
+/// The states of pollDescs: by key, and, where system calls show the waits of one process, by fd.
 const SLOTS: &str = "SLOTS";
+pub(super) const FD_SLOTS: &str = "FD_SLOTS";
 
 /// The calls of the C library's resolver.
 const RESOLVES: &str = "RESOLVES";
@@ -71,6 +74,9 @@ impl Session {
     pub fn put_slot(&mut self, key: u64, slot: &PollDescSlot) -> Result<bool, SessionError> {
         /// `BPF_NOEXIST`, `include/uapi/linux/bpf.h`
         const NO_EXIST: u64 = 1;
+        if self.slot_of_fd(key)?.is_some() {
+            return Ok(false);
+        }
         let bytes: SlotBytes = transmute!(*slot);
         match self.hash_map::<u64, SlotBytes>(SLOTS)?.insert(key, bytes, NO_EXIST) {
             Ok(()) => Ok(true),
@@ -88,7 +94,19 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub fn remove_slot(&mut self, key: u64) -> Result<(), SessionError> {
+        if self.slot_of_fd(key)?.is_some() {
+            let bytes: SlotBytes = transmute!(PollDescSlot::EMPTY);
+            self.array::<SlotBytes>(FD_SLOTS)?.set(key as u32, bytes, 0).map_err(failed(FD_SLOTS))?;
+        }
         self.remove_key::<_, SlotBytes>(SLOTS, key)
+    }
+
+    /// The slot of an fd in the array, if it is in use.
+    fn slot_of_fd(&mut self, key: u64) -> Result<Option<PollDescSlot>, SessionError> {
+        let slots = self.array::<SlotBytes>(FD_SLOTS)?;
+        let Some(fd) = u32::try_from(key).ok().filter(|fd| *fd < slots.len()) else { return Ok(None) };
+        let bytes = slots.get(&fd, 0).map_err(failed(FD_SLOTS))?;
+        Ok(PollDescSlot::read_from_bytes(&bytes).ok().filter(|slot| slot.pd != 0))
     }
 
     /// Lets the socket tracepoints find a pollDesc by its key.
@@ -122,11 +140,21 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub fn slots(&mut self) -> Result<Vec<(u64, PollDescSlot)>, SessionError> {
-        let slots = self.hash_map::<u64, SlotBytes>(SLOTS)?;
         let mut all = Vec::new();
+        for fd in 0..self.array::<SlotBytes>(FD_SLOTS)?.len() {
+            let key = slot_key(u64::from(fd), 0);
+            if let Some(slot) = self.slot_of_fd(key)? {
+                all.push((key, slot));
+            }
+        }
+        // Who has a slot in the array is told by that.
+        let in_array: HashSet<u64> = all.iter().map(|(key, _)| *key).collect();
+        let slots = self.hash_map::<u64, SlotBytes>(SLOTS)?;
         for entry in &slots {
             let (key, bytes) = entry.map_err(failed(SLOTS))?;
-            if let Ok(slot) = PollDescSlot::read_from_bytes(&bytes) {
+            if let Ok(slot) = PollDescSlot::read_from_bytes(&bytes)
+                && !in_array.contains(&key)
+            {
                 all.push((key, slot));
             }
         }
