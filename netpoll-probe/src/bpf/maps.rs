@@ -1,6 +1,6 @@
 //! The maps of a session, as user space writes and reads them.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, io::ErrorKind};
 
 use aya::{
     Ebpf, Pod,
@@ -81,7 +81,7 @@ impl Session {
         match self.hash_map::<u64, SlotBytes>(SLOTS)?.insert(key, bytes, NO_EXIST) {
             Ok(()) => Ok(true),
             Err(MapError::SyscallError(error))
-                if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
+                if error.io_error.kind() == ErrorKind::AlreadyExists =>
             {
                 Ok(false)
             }
@@ -196,8 +196,8 @@ impl Session {
         key: K,
     ) -> Result<(), SessionError> {
         match self.hash_map::<K, V>(name)?.remove(&key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(source) => Err(failed(name)(source)),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(failed(name)),
         }
     }
 
