@@ -118,11 +118,27 @@ pub fn add(slot: &mut PollDescSlot, how: How, start_ns: u64, end_ns: u64, sent_n
     }
     let spurious = u64::from(wait.flags & flag::SPURIOUS) / u64::from(flag::SPURIOUS);
     add_64(place(offset_of!(CellSums, spurious)), spurious * weight_64);
-    // The masks change nothing; they show the verifier a bound.
-    let (source, poller) = (split.source as usize & (SOURCES - 1), wait.poller as usize & (POLLERS - 1));
-    add_32(place(offset_of!(CellSums, known_by) + (source * POLLERS + poller) * 4).cast(), weight);
+    let known_by = known_by(split.source, wait.poller);
+    add_32(place(offset_of!(CellSums, known_by) + known_by * 4).cast(), weight);
     wait.cell = cell + 1;
     true
+}
+
+/// The place of a source and a poller in [`CellSums::known_by`]. The mask changes nothing; it shows the verifier a bound. By assembler, so
+/// that it comes last: the compiler would rather mask both and combine them by `or`, whose result has no bound for the verifier of Linux 6.1.
+#[inline(always)]
+fn known_by(source: u8, poller: u8) -> usize {
+    let mut index = source as usize * POLLERS + poller as usize;
+    // SAFETY: it changes this register and nothing else.
+    unsafe {
+        asm!(
+            "{index} &= {mask}",
+            index = inout(reg) index,
+            mask = const SOURCES * POLLERS - 1,
+            options(pure, nomem, nostack),
+        );
+    }
+    index
 }
 
 /// The last wait that was added to the cell turns out to have been woken for nothing.

@@ -93,13 +93,7 @@ impl Kernel {
 
     /// Fentry on arm64 came with Linux 6.4 (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS).
     fn checks(self) -> impl Iterator<Item = &'static str> {
-        CHECKS
-            .into_iter()
-            .filter(move |check| self != Self::Arm64V6_1 || !check.ends_with("fentry"))
-            // The verifier of Linux 6.1 does not take it.
-            .filter(move |check| {
-                !matches!(self, Self::V6_1 | Self::Arm64V6_1) || !check.ends_with("--aggregate")
-            })
+        CHECKS.into_iter().filter(move |check| self != Self::Arm64V6_1 || !check.ends_with("fentry"))
     }
 
     /// How many CPUs: 6.1 hangs in starting the second one when time is counted in instructions (qemu 7.2).

@@ -47,10 +47,6 @@ pub(super) fn run(args: &RecordArgs, start: impl FnOnce() -> Result<Start, Failu
     if args.aggregate && !may_add_up {
         return Err(not_added_up());
     }
-    let may_add_up = may_add_up && kernel_adds_up();
-    if args.aggregate && !may_add_up {
-        return Err(kernel_too_old());
-    }
     let budget = args
         .max_overhead
         .map(|most_ppm| Budget::new(most_ppm, Adds { at_first: args.aggregate, may: may_add_up }));
@@ -105,19 +101,6 @@ pub(super) fn run(args: &RecordArgs, start: impl FnOnce() -> Result<Start, Failu
 fn may_add_up(args: &RecordArgs, outputs: &Outputs) -> bool {
     let by_one = matches!(args.group_by, Some(GroupArg::Goroutine | GroupArg::Fd));
     !by_one && args.min_wait.is_none() && args.max_wait.is_none() && !outputs.have_each_wait()
-}
-
-/// Whether this kernel's verifier takes the program that adds waits up: Linux 6.12 does, 6.1 does not.
-fn kernel_adds_up() -> bool {
-    let name = rustix::system::uname();
-    let release = name.release().to_string_lossy();
-    let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap_or(0_u32));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 12)
-}
-
-fn kernel_too_old() -> Failure {
-    let cause = anyhow::anyhow!("--aggregate wants Linux 6.12 or later");
-    Failure::new(Exit::Kernel, cause, "leave it out, or use --max-overhead, which then follows fewer waits")
 }
 
 fn not_added_up() -> Failure {
