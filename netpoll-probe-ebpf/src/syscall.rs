@@ -244,7 +244,7 @@ extern "C" fn end_if_over(slot: *mut PollDescSlot, request: *const Request) -> u
     then::ENDED
 }
 
-/// Not 0: the event that an earlier poll collected was taken out of the pollDesc. A function of its own for its stack.
+/// Not 0: no event stands in the pollDesc, so whoever it came for has taken it. A function of its own for its stack.
 #[inline(never)]
 fn is_unready(pd: u64, mode: u64) -> u64 {
     u64::from(PollDesc::read(pd).is_some_and(|desc| !desc.is_ready(mode)))
