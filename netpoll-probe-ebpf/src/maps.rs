@@ -39,6 +39,10 @@ pub static SLOTS: HashMap<u64, PollDescSlot> = HashMap::with_max_entries(SLOT_CO
 #[map]
 pub static FD_SLOTS: Array<PollDescSlot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
+/// By CPU: one more than the highest fd to which it gave a slot there. User space reads no further.
+#[map]
+pub static FD_SLOTS_END: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
 /// `runtime.g` ([`slot_key`](netpoll_probe_common::slot::slot_key)) → the fd that it is connecting, until that is registered.
 #[map]
 pub static CONNECTS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(CONNECT_COUNT, 0);

@@ -27,6 +27,7 @@ pub fn make(key: u64) -> Option<*mut PollDescSlot> {
         return Some(settle(key, slot));
     }
     if let Some(slot) = near(key) {
+        will_be_read(key);
         return Some(slot);
     }
     let _ = maps::SLOTS.insert(&key, &EMPTY, 0);
@@ -44,7 +45,17 @@ pub fn settle(key: u64, slot: *mut PollDescSlot) -> *mut PollDescSlot {
         }
     }
     move_slot(near, slot);
+    will_be_read(key);
     near
+}
+
+/// Lets user space read the place of this fd.
+#[inline(always)]
+fn will_be_read(fd: u64) {
+    if let Some(end) = maps::FD_SLOTS_END.get_ptr_mut(0) {
+        // SAFETY: a value of this CPU; only the program at the exit of system calls gives such slots, and it is not preempted.
+        unsafe { *end = (*end).max(fd as u32 + 1) };
+    }
 }
 
 /// The place in the array; `None`: the key has none (`Config::has_fd_slots`).

@@ -22,6 +22,7 @@ type PerCpuArrayOf<'a, V> = PerCpuArray<&'a mut MapData, V>;
 /// The states of pollDescs: by key, and, where system calls show the waits of one process, by fd.
 const SLOTS: &str = "SLOTS";
 pub(super) const FD_SLOTS: &str = "FD_SLOTS";
+const FD_SLOTS_END: &str = "FD_SLOTS_END";
 
 /// The calls of the C library's resolver.
 const RESOLVES: &str = "RESOLVES";
@@ -141,7 +142,8 @@ impl Session {
     /// When the map refuses.
     pub fn slots(&mut self) -> Result<Vec<(u64, PollDescSlot)>, SessionError> {
         let mut all = Vec::new();
-        for fd in 0..self.array::<SlotBytes>(FD_SLOTS)?.len() {
+        let ends = self.per_cpu_array::<u32>(FD_SLOTS_END)?.get(&0, 0).map_err(failed(FD_SLOTS_END))?;
+        for fd in 0..ends.iter().copied().max().unwrap_or(0) {
             let key = slot_key(u64::from(fd), 0);
             if let Some(slot) = self.slot_of_fd(key)? {
                 all.push((key, slot));
