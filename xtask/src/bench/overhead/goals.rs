@@ -204,7 +204,7 @@ fn lost_of_counted(results: &Results) -> Option<Goal> {
 /// A time in which something is done.
 fn time(what: &'static str, most_ms: f64, results: &Results, value: fn(&Attach) -> f64) -> Option<Goal> {
     let measured = Estimate::of(results.attaching.iter().map(value).collect())?;
-    let Estimate { median, least, most } = measured;
+    let Estimate { median, least, most, .. } = measured;
     Some(Goal {
         what,
         bar: format!("≤ {:.1} s", most_ms / 1e3),
@@ -225,7 +225,7 @@ mod tests {
     };
 
     fn estimate(median: f64) -> Option<Estimate> {
-        Some(Estimate { median, least: median - 0.01, most: median + 0.01 })
+        Some(Estimate { median, least: median - 0.01, most: median + 0.01, values: 24 })
     }
 
     fn row(subject: Subject, throughput: f64, runs: Option<Runs>) -> Row {

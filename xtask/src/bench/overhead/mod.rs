@@ -35,7 +35,7 @@ const WAITING_ROUNDS: u32 = 3;
 /// strace and wrk. All values go to target/bench/overhead.json. Needs root, Go, and a machine that has nothing else to do: 40 minutes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Overhead {
-    /// Rounds of each load; with fewer than six an interval is from the least to the most, and no 95 % one
+    /// Rounds of each load; with fewer than six no ratio is sure enough to be printed
     #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Only this load (repeatable): http, http-fixed, proxy, pingpong, compute, beside, others

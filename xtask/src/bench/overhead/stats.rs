@@ -11,10 +11,15 @@ pub(super) struct Estimate {
     pub(super) least: f64,
     /// Nor above this.
     pub(super) most: f64,
+    /// Of how many values.
+    pub(super) values: usize,
 }
 
+/// Of fewer values there is no interval of 95 %, only the least and the most.
+const ENOUGH: usize = 6;
+
 impl Estimate {
-    /// The interval holds the true median in at least 95 of 100 cases when there are six values or more: the order statistics whose
+    /// The interval holds the true median in at least 95 of 100 cases when there are [`ENOUGH`] values: the order statistics whose
     /// distance from the ends is a binomial quantile.
     pub(super) fn of(mut values: Vec<f64>) -> Option<Self> {
         values.retain(|value| value.is_finite());
@@ -25,7 +30,8 @@ impl Estimate {
             odd if odd % 2 == 1 => *values.get(odd / 2)?,
             even => f64::midpoint(*values.get(even / 2 - 1)?, *values.get(even / 2)?),
         };
-        Some(Self { median, least: *values.get(cut)?, most: *values.get(values.len() - 1 - cut)? })
+        let (least, most) = (*values.get(cut)?, *values.get(values.len() - 1 - cut)?);
+        Some(Self { median, least, most, values: values.len() })
     }
 
     /// Whether it may be this.
@@ -33,16 +39,18 @@ impl Estimate {
         (self.least..=self.most).contains(&value)
     }
 
-    /// Whether a ratio tells anything: the interval is not wider than what the median claims.
+    /// Whether a ratio tells anything: there is an interval, and it is not wider than what the median claims.
     fn holds(self) -> bool {
-        self.most - self.least <= (1.0 - self.median).abs()
+        self.values >= ENOUGH && self.most - self.least <= (1.0 - self.median).abs()
     }
 
     /// As a ratio, for people. One that does not hold is not printed, only its interval.
     pub(super) fn ratio(self) -> String {
-        let Self { median, least, most } = self;
+        let Self { median, least, most, values } = self;
         if self.holds() {
             format!("{median:.3} ({least:.3}–{most:.3})")
+        } else if values < ENOUGH {
+            format!("{least:.3}–{most:.3} in {values}")
         } else if self.spans(1.0) {
             format!("no difference seen ({least:.3}–{most:.3})")
         } else {
@@ -77,15 +85,17 @@ mod tests {
         // Tables of the sign test: of ten, the second and the ninth; of 20, the sixth and the fifteenth.
         assert_eq!([5, 6, 10, 20].map(cut), [0, 0, 1, 5]);
         let values: Vec<f64> = (1..=10).map(f64::from).collect();
-        assert_eq!(Estimate::of(values), Some(Estimate { median: 5.5, least: 2.0, most: 9.0 }));
+        assert_eq!(Estimate::of(values), Some(Estimate { median: 5.5, least: 2.0, most: 9.0, values: 10 }));
         assert_eq!(Estimate::of(vec![f64::NAN]), None);
     }
 
     #[test]
     fn claims_no_more_than_it_knows() {
-        let ratio = |median, least, most| Estimate { median, least, most }.ratio();
+        let estimate = |median, least, most| Estimate { median, least, most, values: 6 };
+        let ratio = |median, least, most| estimate(median, least, most).ratio();
         assert_eq!(ratio(0.8, 0.78, 0.82), "0.800 (0.780–0.820)");
         assert_eq!(ratio(0.99, 0.97, 1.01), "no difference seen (0.970–1.010)");
         assert_eq!(ratio(0.95, 0.90, 0.98), "0.900–0.980");
+        assert_eq!(Estimate { values: 1, ..estimate(0.8, 0.8, 0.8) }.ratio(), "0.800–0.800 in 1");
     }
 }

@@ -150,7 +150,7 @@ mod tests {
     };
 
     fn row(subject: Subject, ratio: f64, ns: u64) -> Row {
-        let estimate = Some(Estimate { median: ratio, least: ratio, most: ratio });
+        let estimate = Some(Estimate { median: ratio, least: ratio, most: ratio, values: 24 });
         let runs = Runs { count: 1_300, ns, uprobes: Some(2), missed: 0 };
         Row {
             subject,

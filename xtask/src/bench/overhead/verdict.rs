@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_goal_within_the_interval_is_not_sure() {
-        let measured = |least, most| Estimate { median: 0.95, least, most };
+        let measured = |least, most| Estimate { median: 0.95, least, most, values: 10 };
         assert_eq!(Verdict::Reached.by(measured(0.92, 0.97), 0.90), "reached");
         assert_eq!(
             Verdict::Reached.by(measured(0.89, 0.97), 0.90),
