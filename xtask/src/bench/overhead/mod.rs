@@ -32,11 +32,11 @@ const WAITING_ROUNDS: u32 = 3;
 ///
 /// Every round measures all subjects on a load, each between two measurements with nobody watching, which it is compared with. Prints
 /// medians of the ratios with 95 % intervals; a ratio whose interval is wider than what it claims is not printed. Installs bpftrace,
-/// strace and wrk. All values go to target/bench/overhead.json. Needs root, Go, and a machine that has nothing else to do: 40 minutes.
+/// strace and wrk. All values go to target/bench/overhead.json. Needs root, Go, and a machine that has nothing else to do: 35 minutes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Overhead {
     /// Rounds of each load; with fewer than six no ratio is sure enough to be printed
-    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Only this load (repeatable): http, http-fixed, proxy, pingpong, compute, beside, others
     #[arg(long, value_name = "NAME")]
