@@ -35,7 +35,7 @@ pub(super) struct Timed {
 }
 
 impl Timed {
-    /// So much for each wait; of no waits there is no share.
+    /// So much for each wait; of hardly any there is no share.
     pub(super) fn per_wait(&self, value: u64) -> Option<f64> {
         (self.waits >= 100).then(|| number(value) / number(self.waits))
     }
