@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -21,6 +23,7 @@ type result struct {
 	P50NS      int64   `json:"p50_ns"`
 	P99NS      int64   `json:"p99_ns"`
 	P999NS     int64   `json:"p999_ns"`
+	CPUNS      int64   `json:"cpu_ns"` // of this process, user and system
 }
 
 func report(operations int, took time.Duration, latencies []time.Duration) {
@@ -31,11 +34,22 @@ func report(operations int, took time.Duration, latencies []time.Duration) {
 		}
 		return latencies[min(len(latencies)*perMille/1000, len(latencies)-1)].Nanoseconds()
 	}
-	line, err := json.Marshal(result{operations, took.Seconds(), quantile(500), quantile(990), quantile(999)})
+	line, err := json.Marshal(result{
+		operations, took.Seconds(), quantile(500), quantile(990), quantile(999), cpuTime().Nanoseconds(),
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println(string(line))
+}
+
+// cpuTime is that of this process so far.
+func cpuTime() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		log.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func dial(target string) net.Conn {
@@ -46,42 +60,44 @@ func dial(target string) net.Conn {
 	return connection
 }
 
-// loadHTTP asks by hand-written requests: net/http's client would cost more than the server. At a fixed rate a request's latency
-// counts from when it was due, so that a server which stands still is not excused from the requests of that time.
-func loadHTTP(target string, connections int, rate float64, duration time.Duration) {
+// onEach works on some connections at the same time, and gives the latencies of all.
+func onEach(target string, connections int, work func(net.Conn) []time.Duration) (latencies []time.Duration) {
 	var lock sync.Mutex
 	var all sync.WaitGroup
-	var latencies []time.Duration
-	interval := time.Duration(0)
-	if rate > 0 {
-		interval = time.Duration(float64(connections) / rate * float64(time.Second))
-	}
-	start := time.Now()
-	for i := range connections {
+	for range connections {
 		connection := dial(target)
 		all.Add(1)
 		go func() {
 			defer all.Done()
 			defer connection.Close()
-			reader := bufio.NewReader(connection)
-			var own []time.Duration
-			due := start.Add(interval * time.Duration(i) / time.Duration(connections))
-			for time.Since(start) < duration {
-				if interval > 0 {
-					sleepUntil(due)
-				} else {
-					due = time.Now()
-				}
-				ask(connection, reader)
-				own = append(own, time.Since(due))
-				due = due.Add(interval)
-			}
+			own := work(connection)
 			lock.Lock()
 			defer lock.Unlock()
 			latencies = append(latencies, own...)
 		}()
 	}
 	all.Wait()
+	return latencies
+}
+
+// loadHTTP asks at a fixed rate, by hand-written requests: net/http's client would cost more than the server. A request's latency
+// counts from when it was due, so that a server which stands still is not excused from the requests of that time.
+func loadHTTP(target string, connections int, rate float64, duration time.Duration) {
+	interval := time.Duration(float64(connections) / rate * float64(time.Second))
+	var begun atomic.Int64
+	start := time.Now()
+	latencies := onEach(target, connections, func(connection net.Conn) (own []time.Duration) {
+		reader := bufio.NewReader(connection)
+		// The connections take turns.
+		due := start.Add(interval * time.Duration(begun.Add(1)) / time.Duration(connections))
+		for time.Since(start) < duration {
+			sleepUntil(due)
+			ask(connection, reader)
+			own = append(own, time.Since(due))
+			due = due.Add(interval)
+		}
+		return own
+	})
 	report(len(latencies), time.Since(start), latencies)
 }
 
@@ -93,7 +109,7 @@ func idle(target string, connections int) {
 		ask(connection, bufio.NewReader(connection))
 	}
 	ready("-")
-	endWithStdin()
+	obey(nil)
 }
 
 // sleepUntil does not come late by more than what the kernel's timer does.
@@ -124,21 +140,23 @@ func ask(connection net.Conn, reader *bufio.Reader) {
 	}
 }
 
-func loadPingPong(target string, duration time.Duration) {
-	connection := dial(target)
-	var latencies []time.Duration
-	buffer := make([]byte, 1)
+// loadPingPong sends a byte on each connection, waits for it, and again.
+func loadPingPong(target string, connections int, duration time.Duration) {
 	start := time.Now()
-	for time.Since(start) < duration {
-		begun := time.Now()
-		if _, err := connection.Write(buffer); err != nil {
-			log.Fatal(err)
+	latencies := onEach(target, connections, func(connection net.Conn) (own []time.Duration) {
+		buffer := make([]byte, 1)
+		for time.Since(start) < duration {
+			begun := time.Now()
+			if _, err := connection.Write(buffer); err != nil {
+				log.Fatal(err)
+			}
+			if _, err := io.ReadFull(connection, buffer); err != nil {
+				log.Fatal(err)
+			}
+			own = append(own, time.Since(begun))
 		}
-		if _, err := io.ReadFull(connection, buffer); err != nil {
-			log.Fatal(err)
-		}
-		latencies = append(latencies, time.Since(begun))
-	}
+		return own
+	})
 	report(len(latencies), time.Since(start), latencies)
 }
 
@@ -156,13 +174,45 @@ func loadSyscalls(duration time.Duration) {
 	report(calls, time.Since(start), nil)
 }
 
-// spin multiplies, as often as it can, whenever a line comes.
+// loadHash reads a file of 4 MiB in pieces of 4 KiB, again and again, and hashes them: a program that makes system calls as
+// programs do. The pages are in the page cache.
+func loadHash(duration time.Duration) {
+	const pieces, piece = 1024, 4096
+	file, err := os.CreateTemp("", "overhead")
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Nobody else needs its name.
+	if err := os.Remove(file.Name()); err != nil {
+		log.Fatal(err)
+	}
+	buffer := make([]byte, piece)
+	for range pieces {
+		if _, err := file.Write(buffer); err != nil {
+			log.Fatal(err)
+		}
+	}
+	hash := sha256.New()
+	hashed := 0
+	start := time.Now()
+	for time.Since(start) < duration {
+		for i := range pieces {
+			if _, err := file.ReadAt(buffer, int64(i)*piece); err != nil {
+				log.Fatal(err)
+			}
+			hash.Write(buffer)
+		}
+		hashed += pieces
+	}
+	report(hashed, time.Since(start), nil)
+}
+
+// spin multiplies, as often as it can, whenever it is told to.
 func spin(duration time.Duration) {
 	const batch = 1_000_000
-	ready("-")
-	lines := bufio.NewScanner(os.Stdin)
 	value := uint64(os.Getpid())
-	for lines.Scan() {
+	ready("-")
+	obey(func() {
 		rounds := 0
 		start := time.Now()
 		for time.Since(start) < duration {
@@ -172,7 +222,7 @@ func spin(duration time.Duration) {
 			rounds++
 		}
 		report(rounds, time.Since(start), nil)
-	}
+	})
 	// Or the compiler computes nothing.
 	if value == 0 {
 		fmt.Println("zero")

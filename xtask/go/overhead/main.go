@@ -1,16 +1,18 @@
 // Command overhead is both sides of the loads by which the cost of watching a program is measured.
 //
-//	overhead server              HTTP, a short answer; /trace/start and /trace/stop switch Go's execution tracer, to nowhere
+//	overhead server              HTTP, a short answer
 //	overhead proxy -target A     copies bytes between each connection and one to A
 //	overhead echo                sends back what comes
-//	overhead spin                computes, without a network; each line of standard input begins a measurement
+//	overhead empty -on A,B       has eBPF programs that do nothing on these tracepoints
+//	overhead spin                computes, without a network
 //	overhead idle -target A      keeps connections to a server, each of which has asked once
-//	overhead http -target A      asks a server, as fast as it can on some connections, or at a fixed rate
-//	overhead pingpong -target A  sends a byte, waits for it, and again
-//	overhead syscalls            makes system calls
+//	overhead http -target A      asks a server on some connections, at a fixed rate
+//	overhead pingpong -target A  sends a byte on some connections, waits for it, and again
+//	overhead syscalls            makes system calls that do nothing
+//	overhead hash                reads a file in small pieces, and hashes them
 //
-// Those that stay print "READY pid addr" and end with their standard input. Those that measure print one line of
-// JSON: how many operations in how many seconds, and their latencies.
+// Those that stay print "READY pid addr", obey the lines of their standard input, and end with it (obey.go). Those that
+// measure print one line of JSON: how many operations in how many seconds, their latencies, and what CPU time they took.
 package main
 
 import (
@@ -21,20 +23,20 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime/trace"
 	"time"
 )
 
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) < 2 {
-		log.Fatal("usage: overhead server|proxy|echo|spin|idle|http|pingpong|syscalls [flags]")
+		log.Fatal("usage: overhead server|proxy|echo|empty|spin|idle|http|pingpong|syscalls|hash [flags]")
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	target := flags.String("target", "", "address of the other side")
 	seconds := flags.Float64("seconds", 3, "how long to measure")
 	connections := flags.Int("connections", 16, "how many connections")
-	rate := flags.Float64("rate", 0, "requests a second; 0: as many as possible")
+	on := flags.String("on", "", "tracepoints, by comma")
+	rate := flags.Float64("rate", 1000, "requests a second")
 	_ = flags.Parse(os.Args[2:])
 	time := time.Duration(*seconds * float64(time.Second))
 	switch os.Args[1] {
@@ -44,6 +46,8 @@ func main() {
 		serve(func(near net.Conn) { proxy(near, *target) })
 	case "echo":
 		serve(func(connection net.Conn) { _, _ = io.Copy(connection, connection) })
+	case "empty":
+		empty(*on)
 	case "spin":
 		spin(time)
 	case "idle":
@@ -51,9 +55,11 @@ func main() {
 	case "http":
 		loadHTTP(*target, *connections, *rate, time)
 	case "pingpong":
-		loadPingPong(*target, time)
+		loadPingPong(*target, *connections, time)
 	case "syscalls":
 		loadSyscalls(time)
+	case "hash":
+		loadHash(time)
 	default:
 		log.Fatalf("no command %q", os.Args[1])
 	}
@@ -71,23 +77,12 @@ func listen() net.Listener {
 	return listener
 }
 
-// endWithStdin blocks until standard input ends.
-func endWithStdin() {
-	_, _ = io.Copy(io.Discard, os.Stdin)
-}
-
 func server() {
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	http.HandleFunc("/trace/start", func(http.ResponseWriter, *http.Request) {
-		if err := trace.Start(io.Discard); err != nil {
-			log.Fatal(err)
-		}
-	})
-	http.HandleFunc("/trace/stop", func(http.ResponseWriter, *http.Request) { trace.Stop() })
 	listener := listen()
 	go func() { log.Fatal(http.Serve(listener, nil)) }()
 	ready(listener.Addr().String())
-	endWithStdin()
+	obey(nil)
 }
 
 func serve(handle func(net.Conn)) {
@@ -105,7 +100,7 @@ func serve(handle func(net.Conn)) {
 		}
 	}()
 	ready(listener.Addr().String())
-	endWithStdin()
+	obey(nil)
 }
 
 func proxy(near net.Conn, target string) {

@@ -1,15 +1,22 @@
 //! Who watches: nobody, netpoll-probe by its plans, and what people use today.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use netpoll_probe_tests::process::{Follow, Process};
 use rustix::process::Signal;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{
-    super::{PATIENCE, Summary, number},
-    load::Target,
+    super::{PATIENCE, summary::Summary},
+    load::{Load, Target},
+    tools::Tools,
 };
 
 /// One way to watch a program.
@@ -23,9 +30,10 @@ pub(super) enum Subject {
     Adding,
     /// netpoll-probe with `--max-overhead`.
     Budget(&'static str),
-    /// netpoll-probe on another process, which does nothing: its programs run, and leave at once. What its hooks cost by themselves, and what
-    /// everybody else on the machine pays.
-    Floor,
+    /// netpoll-probe on another process, which does nothing: its programs run, and leave at once. What everybody else on the machine pays.
+    Elsewhere,
+    /// Programs that do nothing, on the same tracepoints: the floor.
+    Empty,
     /// What a user of bpftrace would write.
     Bpftrace,
     /// Go's own execution tracer, in the program.
@@ -48,6 +56,10 @@ BEGIN { printf(\"attached\\n\"); }
 
 /// How long other tools may take to end.
 const OTHERS_PATIENCE: Duration = Duration::from_secs(10);
+/// The probe has its eBPF programs timed for the first 200 ms of a recording, which makes them dearer: nothing is measured in that time.
+const FIRST_LOOK: Duration = Duration::from_millis(250);
+/// How long a load works for a budget to find out what it may do.
+const SETTLE: Duration = Duration::from_millis(2500);
 
 /// bpftrace, attached.
 fn bpftrace(arguments: &[&str]) -> Result<Process> {
@@ -56,18 +68,18 @@ fn bpftrace(arguments: &[&str]) -> Result<Process> {
     Ok(process)
 }
 
-/// A Go process that does nothing, and its pid.
-fn idle(program: &Path) -> Result<(Process, String)> {
-    let mut process = Process::spawn(Command::new(program).arg("server"), Follow::Stdout)?;
-    let line = process.wait_for_line("READY", PATIENCE)?;
-    let pid = line.split(' ').nth(1).context("no pid")?.to_owned();
-    Ok((process, pid))
+/// Programs that do nothing, attached.
+fn empty(program: &Path, tracepoints: &BTreeSet<String>) -> Result<Process> {
+    let names = tracepoints.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+    let mut process = Process::spawn(Command::new(program).args(["empty", "-on", &names]), Follow::Stdout)?;
+    process.wait_for_line("READY", PATIENCE)?;
+    Ok(process)
 }
 
 /// netpoll-probe, recording.
-fn netpoll_probe(probe: &Path, pid: &str, how: &[&str], stats: bool) -> Result<Process> {
+pub(super) fn netpoll_probe(probe: &Path, pid: u32, how: &[&str], stats: bool) -> Result<Process> {
     let mut command = Command::new(probe);
-    command.args(["attach", "--format", "json", "--pid", pid]).args(how);
+    command.args(["attach", "--format", "json", "--pid", &pid.to_string()]).args(how);
     if stats {
         command.arg("--stats");
     }
@@ -76,43 +88,39 @@ fn netpoll_probe(probe: &Path, pid: &str, how: &[&str], stats: bool) -> Result<P
     Ok(process)
 }
 
-/// What a recording says of itself.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(super) struct Own {
-    /// Waits that it saw, a second.
-    pub(super) waits_per_second: f64,
-    /// Events it lost.
-    pub(super) lost: u64,
-    /// Its own CPU time while the load works, of one CPU.
-    pub(super) cpu_share: f64,
-    /// Time in its eBPF programs for each wait, ns; 0 where it was not measured.
-    pub(super) bpf_ns_per_wait: f64,
-    /// The most memory it had, bytes.
-    pub(super) resident_bytes: u64,
-}
-
 /// A subject at work.
 #[derive(Debug)]
 pub(super) struct Watching {
     subject: Subject,
     process: Option<Process>,
-    /// Ends with it.
-    _other: Option<Process>,
+    /// What it watches instead; ends with it.
+    _elsewhere: Option<Target>,
 }
 
 impl Subject {
-    /// All, in the order in which a round has them.
-    pub(super) const ALL: [Self; 9] = [
-        Self::Nobody,
+    /// All but nobody, in the order in which a round has them.
+    const ALL: [Self; 9] = [
         Self::Probe("syscalls"),
         Self::Probe("pollwait"),
         Self::Adding,
+        Self::Elsewhere,
+        Self::Empty,
         Self::Budget("1%"),
-        Self::Floor,
         Self::ExecutionTrace,
         Self::Bpftrace,
         Self::Strace,
     ];
+
+    /// Those that are measured on a load.
+    pub(super) fn on(load: Load) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |subject| match subject {
+            Self::Nobody | Self::Probe(_) | Self::Empty => true,
+            // Where nothing is waited for they run as `Self::Probe` does.
+            Self::Adding | Self::Elsewhere | Self::Budget(_) => load.has_waits(),
+            Self::ExecutionTrace => !load.is_beside(),
+            Self::Bpftrace | Self::Strace => load.has_waits(),
+        })
+    }
 
     /// What tables call it.
     pub(super) fn name(self) -> String {
@@ -121,67 +129,60 @@ impl Subject {
             Self::Probe(hooks) => format!("netpoll-probe --hooks {hooks}"),
             Self::Adding => "netpoll-probe --aggregate".to_owned(),
             Self::Budget(share) => format!("netpoll-probe --max-overhead {share}"),
-            Self::Floor => "netpoll-probe on another process".to_owned(),
+            Self::Elsewhere => "netpoll-probe on another process".to_owned(),
+            Self::Empty => "empty programs".to_owned(),
             Self::Bpftrace => "bpftrace script".to_owned(),
             Self::ExecutionTrace => "runtime/trace".to_owned(),
             Self::Strace => "strace -c".to_owned(),
         }
     }
 
-    /// The Debian package that has it.
-    pub(super) fn package(self) -> Option<&'static str> {
-        match self {
-            Self::Bpftrace => Some("bpftrace"),
-            Self::Strace => Some("strace"),
-            _ => None,
-        }
+    /// The Debian packages that it takes.
+    pub(super) const PACKAGES: [&str; 2] = ["bpftrace", "strace"];
+
+    /// Whether few measurements tell enough of it: a budget takes its time, and what the others cost is plain.
+    pub(super) fn takes_few(self) -> bool {
+        matches!(self, Self::Budget(_) | Self::ExecutionTrace | Self::Bpftrace | Self::Strace)
     }
 
     /// Whether it is netpoll-probe, which says what it cost.
     pub(super) fn is_ours(self) -> bool {
-        matches!(self, Self::Probe(_) | Self::Adding | Self::Budget(_))
+        matches!(self, Self::Probe(_) | Self::Adding | Self::Budget(_) | Self::Elsewhere)
     }
 
-    /// Whether it takes a while to find out how much it may do.
-    pub(super) fn settles(self) -> bool {
-        matches!(self, Self::Budget(_))
+    /// Whether what it records is the target.
+    pub(super) fn watches_target(self) -> bool {
+        self != Self::Elsewhere
     }
 
-    /// Whether it can watch this program.
-    pub(super) fn can_watch(self, target: &Target) -> bool {
-        match self {
-            Self::ExecutionTrace => target.has_trace_switch,
-            Self::Bpftrace | Self::Strace => target.has_waits,
-            _ => true,
-        }
+    /// Whether it follows each wait of what is watched.
+    pub(super) fn follows_all(self) -> bool {
+        matches!(self, Self::Probe(_) | Self::Adding)
     }
 
     /// Begins to watch. `stats`: the time in eBPF programs is measured too, which costs something itself.
-    pub(super) fn watch(
-        self,
-        probe: &Path,
-        program: &Path,
-        target: &Target,
-        stats: bool,
-    ) -> Result<Watching> {
+    pub(super) fn watch(self, tools: &Tools, target: &mut Target, stats: bool) -> Result<Watching> {
+        let probe = |pid, how: &[&str]| netpoll_probe(&tools.probe, pid, how, stats);
         let pid = target.pid.to_string();
-        let mut other = None;
-        let process = match self {
+        let mut watching = Watching { subject: self, process: None, _elsewhere: None };
+        watching.process = match self {
             Self::Nobody => None,
-            Self::Probe(hooks) => Some(netpoll_probe(probe, &pid, &["--hooks", hooks], stats)?),
-            Self::Adding => Some(netpoll_probe(probe, &pid, &["--aggregate"], stats)?),
-            Self::Budget(share) => Some(netpoll_probe(probe, &pid, &["--max-overhead", share], stats)?),
-            Self::Floor => {
-                let (process, pid) = idle(program)?;
-                other = Some(process);
-                Some(netpoll_probe(probe, &pid, &["--hooks", "syscalls"], stats)?)
+            Self::Probe(hooks) => Some(probe(target.pid, &["--hooks", hooks])?),
+            Self::Adding => Some(probe(target.pid, &["--aggregate"])?),
+            Self::Budget(share) => Some(probe(target.pid, &["--max-overhead", share])?),
+            Self::Elsewhere => {
+                let idle = Load::Saturated.start(&tools.program)?;
+                let process = probe(idle.pid, &["--hooks", "syscalls"])?;
+                watching._elsewhere = Some(idle);
+                Some(process)
             }
+            Self::Empty => Some(empty(&tools.program, &tools.tracepoints)?),
             Self::Bpftrace => {
-                let script = SCRIPT.replace("PROGRAM", &program.display().to_string());
+                let script = SCRIPT.replace("PROGRAM", &tools.program.display().to_string());
                 Some(bpftrace(&["-p", &pid, "-e", &script])?)
             }
             Self::ExecutionTrace => {
-                target.ask("/trace/start")?;
+                target.start_trace(None)?;
                 None
             }
             Self::Strace => {
@@ -191,23 +192,40 @@ impl Subject {
                 Some(process)
             }
         };
-        Ok(Watching { subject: self, process, _other: other })
+        if self.is_ours() {
+            thread::sleep(FIRST_LOOK);
+        }
+        Ok(watching)
+    }
+}
+
+/// As in tables.
+impl Serialize for Subject {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name())
     }
 }
 
 impl Watching {
-    /// CPU time that its first thread, which does all of the recording, has had so far, ns; 0 for who is no process.
-    pub(super) fn cpu_ns(&self) -> Result<u64> {
-        let Some(process) = &self.process else { return Ok(0) };
-        let path = format!("/proc/{}/schedstat", process.id());
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        text.split(' ').next().and_then(|ns| ns.parse().ok()).with_context(|| format!("{path}: {text:?}"))
+    /// Has the load work until it is at what it may do; returns for how long the load worked, seconds.
+    pub(super) fn settle(&self, target: &mut Target, program: &Path) -> Result<f64> {
+        let mut seconds = 0.0;
+        let begun = Instant::now();
+        while matches!(self.subject, Subject::Budget(_)) && begun.elapsed() < SETTLE {
+            seconds += target.work(program)?.counted.seconds;
+        }
+        Ok(seconds)
     }
 
-    /// Ends it; what it says of itself. It took `cpu_share` of a CPU while the load worked.
-    pub(super) fn end(self, target: &Target, cpu_share: f64) -> Result<Option<Own>> {
+    /// The process that watches; `None`: it is none.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
+    /// Ends it; what netpoll-probe says of the recording.
+    pub(super) fn end(self, target: &mut Target) -> Result<Option<Summary>> {
         if self.subject == Subject::ExecutionTrace {
-            target.ask("/trace/stop")?;
+            target.stop_trace()?;
         }
         let Some(process) = self.process else { return Ok(None) };
         process.signal(Signal::INT)?;
@@ -218,27 +236,6 @@ impl Watching {
         }
         let finished = process.finish(PATIENCE)?;
         ensure!(finished.status.success(), "the probe ended with {}:\n{}", finished.status, finished.stderr);
-        let summary: Summary =
-            serde_json::from_str(&finished.stdout).context("the summary is not as expected")?;
-        let seconds = number(summary.duration_ns) / 1e9;
-        let seen = number(summary.quality.seen + summary.quality.not_followed);
-        Ok(Some(Own {
-            waits_per_second: seen / seconds,
-            lost: summary.quality.lost.values().sum(),
-            cpu_share,
-            bpf_ns_per_wait: number(summary.cost.bpf_run_ns.unwrap_or(0)) / seen.max(1.0),
-            resident_bytes: summary.cost.peak_resident_bytes,
-        }))
+        serde_json::from_str(&finished.stdout).context("the summary is not as expected").map(Some)
     }
-}
-
-/// User and system time of a process so far, clock ticks (`/proc/PID/stat`, proc(5): fields 14 and 15).
-pub(super) fn cpu_ticks(pid: u32) -> Result<u64> {
-    let path = format!("/proc/{pid}/stat");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    // The name in parentheses may hold anything.
-    let (_, fields) = text.rsplit_once(") ").with_context(|| format!("{path} has no name"))?;
-    let field = |at: usize| fields.split(' ').nth(at - 3).and_then(|field| field.parse::<u64>().ok());
-    Ok(field(14).zip(field(15)).with_context(|| format!("{path} has no times"))?)
-        .map(|(user, system)| user + system)
 }

@@ -1,0 +1,109 @@
+//! What netpoll-probe's recordings say of themselves, in runs apart from those that are compared: measuring costs something, too.
+
+use std::{fs, thread, time::Duration};
+
+use anyhow::{Context as _, Result};
+use netpoll_probe_tests::exectrace;
+use serde::Serialize;
+
+use super::{
+    super::{number, number_after},
+    cpu,
+    hooks::{Hooks, Runs},
+    load::Target,
+    subject::Subject,
+    tools::Tools,
+};
+
+/// A run in which the eBPF programs were timed all along.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Timed {
+    /// How long the load worked, seconds.
+    pub(super) seconds: f64,
+    /// Waits that began while it did, with those that others stand for.
+    pub(super) waits: u64,
+    /// Events that were lost, of all causes.
+    pub(super) lost: u64,
+    /// Runs of the eBPF programs while the load worked.
+    pub(super) runs: Runs,
+    /// CPU time of the recording thread while the load worked, of one CPU.
+    pub(super) cpu_share: f64,
+    /// Memory that it had when the load had worked, bytes.
+    pub(super) resident_bytes: u64,
+    /// The most that it had, attaching and reporting included, bytes.
+    pub(super) peak_resident_bytes: u64,
+}
+
+impl Timed {
+    /// So much for each wait; of hardly any there is no share.
+    pub(super) fn per_wait(&self, value: u64) -> Option<f64> {
+        (self.waits >= 100).then(|| number(value) / number(self.waits))
+    }
+
+    /// Waits a second.
+    pub(super) fn waits_per_second(&self) -> f64 {
+        number(self.waits) / self.seconds
+    }
+
+    /// Time in eBPF programs for each wait, ns.
+    pub(super) fn ns_per_wait(&self) -> Option<f64> {
+        self.per_wait(self.runs.ns)
+    }
+
+    /// What a run took in the middle, ns.
+    pub(super) fn ns_per_run(&self) -> Option<f64> {
+        (self.runs.count > 0).then(|| number(self.runs.ns) / number(self.runs.count))
+    }
+
+    /// The load on a target, while `subject`, a netpoll-probe, records.
+    pub(super) fn measure(subject: Subject, tools: &Tools, target: &mut Target) -> Result<Self> {
+        let watching = subject.watch(tools, target, true)?;
+        let pid = watching.pid().context("it is no process")?;
+        let runs_before = Hooks::of(pid)?.runs();
+        let settled = watching.settle(target, &tools.program)?;
+        let cpu_before = cpu::of_first_thread(pid)?;
+        let seconds = target.work(&tools.program)?.counted.seconds;
+        let cpu_ns = cpu::of_first_thread(pid)?.saturating_sub(cpu_before);
+        let runs = Hooks::of(pid)?.runs().since(runs_before);
+        let resident_bytes = number_after(&format!("/proc/{pid}/status"), "VmRSS:")? * 1024;
+        let summary = watching.end(target)?.context("it says nothing")?;
+        let quality = &summary.quality;
+        Ok(Self {
+            seconds: settled + seconds,
+            waits: (quality.seen + quality.not_followed).saturating_sub(quality.started_before),
+            lost: quality.lost.values().sum(),
+            runs,
+            cpu_share: number(cpu_ns) / 1e9 / seconds,
+            resident_bytes,
+            peak_resident_bytes: summary.cost.peak_resident_bytes,
+        })
+    }
+}
+
+/// A run in which Go's execution tracer recorded, too: it stamps each park of a goroutine in the netpoller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Traced {
+    /// Waits that began and ended, by the tracer.
+    pub(super) made: u64,
+    /// By netpoll-probe, with those that found their fd ready while they parked, which the tracer does not have.
+    pub(super) seen: u64,
+}
+
+/// From the load's end to that of the trace: what is watched sees its connections close.
+const CLOSING: Duration = Duration::from_millis(100);
+
+impl Traced {
+    /// The load on a target, while `subject`, a netpoll-probe, records.
+    pub(super) fn measure(subject: Subject, tools: &Tools, target: &mut Target) -> Result<Self> {
+        let trace = tools.folder.join("overhead.trace");
+        let watching = subject.watch(tools, target, false)?;
+        target.start_trace(Some(&trace))?;
+        target.work(&tools.program)?;
+        thread::sleep(CLOSING);
+        target.stop_trace()?;
+        let summary = watching.end(target)?.context("it says nothing")?;
+        let made = exectrace::read(&tools.exectrace, &trace)?.len() as u64;
+        fs::remove_file(&trace).with_context(|| format!("cannot remove {}", trace.display()))?;
+        Ok(Self { made, seen: summary.whole_waits() })
+    }
+}
