@@ -46,7 +46,7 @@ impl PollDescSlot {
     };
 }
 
-const _: () = assert!(size_of::<PollDescSlot>() % 64 == 0);
+const _: () = assert!(size_of::<PollDescSlot>() == 6 * 64);
 
 /// A connect has begun ([`WaitSlot::socket_state`]); `include/net/tcp_states.h`.
 pub const TCP_SYN_SENT: u32 = 2;

@@ -25,6 +25,7 @@ mod cells;
 mod config;
 mod emit;
 mod exec;
+mod fd_slot;
 mod fds;
 mod file;
 mod files;
@@ -45,6 +46,7 @@ mod stack;
 mod syscall;
 mod target;
 mod tasks;
+mod ticks;
 mod wait;
 
 use core::ffi::c_void;

@@ -15,13 +15,13 @@ use netpoll_probe_common::{
 
 use crate::{
     config::config,
-    emit, file, goroutine, maps, now,
+    emit, fd_slot, file, goroutine, maps, now,
     polldesc::{PollDesc, READ, WRITE},
     read,
     regs::{self, Syscall},
-    sampling, slots, syscall,
+    sampling, slots,
     target::{self, Target},
-    wait,
+    ticks, wait,
 };
 
 /// `EPOLLIN|EPOLLRDHUP|EPOLLHUP|EPOLLERR` and `EPOLLOUT|EPOLLHUP|EPOLLERR`: what wakes a reader and a writer
@@ -115,7 +115,7 @@ pub fn exit(call: &Syscall, target: Target) {
     }
     // What the runtime wakes its poller with is no pollDesc, and the kernel has it by another fd. Not asked in the loop: together, programs
     // and functions have 512 bytes of stack.
-    if poll.unseen_pd != 0 && syscall::find_poll_desc(poll.unseen_fd, poll.target) == poll.unseen_pd {
+    if poll.unseen_pd != 0 && fd_slot::find_poll_desc(poll.unseen_fd, poll.target) == poll.unseen_pd {
         sampling::count_unless_sampled(Counter::StartUnseen);
     }
 }
@@ -294,7 +294,7 @@ fn look(wait: &mut WaitSlot, waits: bool, tag: u32, now_ns: u64) {
     } else if wait.poll_ns == 0 {
         if waits {
             wait.flags &= !flag::RAN_THEN;
-        } else if now_ns > wait.start_ns + ON_ITS_WAY_NS || !wait::ran_then(wait) {
+        } else if now_ns > wait.start_ns + ON_ITS_WAY_NS || !ticks::ran_then(wait) {
             wait::set_start(wait, 0);
         }
     }

@@ -16,17 +16,15 @@ use netpoll_probe_common::{
 
 use crate::{
     config::config,
-    emit,
+    emit, fd_slot,
     fds::FdState,
-    file,
     goroutine::Goroutine,
-    labels, maps, now,
-    poll::{self, decode},
-    polldesc::{self, PollDesc, READ, WRITE},
-    read,
+    labels, maps, now, poll,
+    polldesc::{PollDesc, READ, WRITE},
     regs::{Syscall, number},
     sampling, slots, stack,
     target::{self, Target},
+    ticks,
     wait::{self, Parking},
 };
 
@@ -35,8 +33,6 @@ const EAGAIN: i64 = 11;
 const EINPROGRESS: i64 = 115;
 /// `EPOLL_CTL_ADD`, `include/uapi/linux/eventpoll.h`
 const EPOLL_CTL_ADD: u64 = 1;
-/// Epoll instances that one file is looked for in: Go's, and a few of the program's own.
-const EPOLL_ITEMS: u32 = 4;
 
 /// What a system call of a number means here; besides these, the direction in which it reads or writes its first argument.
 mod kind {
@@ -133,7 +129,7 @@ fn follow(call: &Syscall, target: Target, kind: u8) {
     let (mut again, mut registers) = (u32::from(call.result() == -EAGAIN), 0);
     if kind == kind::SPLICE {
         // The pipe is not in the netpoller.
-        if find(fd, target.index).is_some() {
+        if fd_slot::find(fd, target.index).is_some() {
             mode = READ;
         } else {
             (fd, mode) = (call.argument::<2>() as i32, WRITE);
@@ -229,7 +225,7 @@ extern "C" fn end_if_over(slot: *mut PollDescSlot, request: *const Request) -> u
     }
     let has_parked = if wait.flags & flag::RAN_THEN != 0 {
         // Told EAGAIN once more, it rather tried again by itself; and if the event still stands in the pollDesc, it never waited for it.
-        again == 0 && !wait::has_run_on(wait) && is_unready(pd, mode) != 0
+        again == 0 && !ticks::has_run_on(wait) && is_unready(pd, mode) != 0
     } else {
         wait.poll_ns != 0 || wait.flags & flag::STARTED_BEFORE != 0
     };
@@ -261,7 +257,7 @@ fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot) -> u64 {
 fn try_begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot) -> Option<()> {
     let &Request { key, g, mode, stands_for, registers, .. } = request;
     let mut desc = PollDesc::NONE;
-    let Some(slot) = slot_for(request, slot, &mut desc) else { return Some(()) };
+    let Some(slot) = fd_slot::slot_of(key, slot, &mut desc) else { return Some(()) };
     let Goroutine { goid, labels, stack_hi } = Goroutine::read(g)?;
     let registers = registers as u32;
     wait::begin_wait(slot, &desc, &Parking { key, g, goid, mode, now_ns: now(), stands_for, registers });
@@ -270,115 +266,6 @@ fn try_begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot) -> Opti
     wait.stack_hash = stack::hash_of_syscall(call, stack_hi, wait.stack_hash, request.target());
     wait.labels_hash = labels::hash(labels, request.target());
     Some(())
-}
-
-/// The slot of the fd, and what stands in its pollDesc. `None`: it is not in the netpoller, so the program polls it itself, or does not poll;
-/// or there is no room for it.
-#[inline(always)]
-fn slot_for(request: &Request, slot: *mut PollDescSlot, desc: &mut PollDesc) -> Option<*mut PollDescSlot> {
-    if !slot.is_null() && is_still(slot, request.fd() as u64, desc) != 0 {
-        return Some(slots::settle(request.key, slot));
-    }
-    let pd = find(request.fd(), request.target())?;
-    let Some(slot) = slots::make(request.key) else {
-        emit::count(Counter::SlotsFull);
-        return None;
-    };
-    take_over(slot, pd, request.key);
-    if !desc.read_into(pd) {
-        emit::count(Counter::ReadTarget);
-        return None;
-    }
-    Some(slot)
-}
-
-/// Not 0: the fd still has the pollDesc that it had the last time. `fdseq` changes when a pollDesc is freed. Where that does not exist
-/// (before Go 1.21), every wait looks anew. A global function ([`crate`]).
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn is_still(slot: *const PollDescSlot, fd: u64, desc: *mut PollDesc) -> u64 {
-    if config!(pd_has_fdseq) == 0 || slot.is_null() || desc.is_null() {
-        return 0;
-    }
-    let fd = fd as i32;
-    // SAFETY: the caller's, and a map value.
-    let (slot, desc) = unsafe { (&*slot, &mut *desc) };
-    let is_known = slot.file.known == 1 && slot.file.fd == fd;
-    u64::from(
-        is_known
-            && desc.read_into(slot.pd)
-            && slot.file.tag == desc.tag
-            && desc.fd == fd
-            && !desc.is_closing(),
-    )
-}
-
-/// Makes the slot that of another pollDesc, if it was that of one. Nobody waits on the old one: an fd is closed when nobody uses it. A global
-/// function ([`crate`]).
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn take_over(slot: *mut PollDescSlot, pd: u64, key: u64) -> u64 {
-    if slot.is_null() {
-        return 0;
-    }
-    // SAFETY: see wait::begin_wait.
-    let slot = unsafe { &mut *slot };
-    if slot.pd != pd {
-        for wait in [&mut slot.read, &mut slot.write] {
-            wait::set_start(wait, 0);
-            // No tag is as large, so nothing is taken for that of an earlier wait.
-            wait.tag = u32::MAX;
-        }
-        slot.file.known = 0;
-        slot.pd = pd;
-        let (fd, target) = of_slot_key(key);
-        let _ = maps::FDS.insert(&slot_key(pd, target), &(fd as i32), 0);
-    }
-    0
-}
-
-/// The address of an fd's pollDesc: the epoll items of its file say what Go registered it with (`fs/eventpoll.c`, `struct epitem`).
-#[inline(always)]
-pub fn find(fd: i32, target: u32) -> Option<u64> {
-    let pd = find_poll_desc(fd as u64, u64::from(target));
-    (pd != 0).then_some(pd)
-}
-
-/// The same; 0: it has none. A global function ([`crate`]).
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn find_poll_desc(fd: u64, target: u64) -> u64 {
-    search(fd as i32, target as u32).unwrap_or(0)
-}
-
-#[inline(always)]
-fn search(fd: i32, target: u32) -> Option<u64> {
-    let file = file::of_fd(fd as u64)?;
-    let items: u64 = read::kernel(file + config!(file_ep))?;
-    if items == 0 {
-        return None;
-    }
-    let eventpoll = maps::EVENTPOLL.get(target).copied().unwrap_or(0);
-    let mut link: u64 = read::kernel(items)?;
-    let mut looked = 0;
-    while looked < EPOLL_ITEMS {
-        if link == 0 {
-            return None;
-        }
-        let item = link - config!(epitem_link);
-        let item_fd: i32 = read::kernel(item + config!(epitem_fd))?;
-        let item_eventpoll: u64 = read::kernel(item + config!(epitem_ep))?;
-        if item_fd == fd && (eventpoll == 0 || item_eventpoll == eventpoll) {
-            let (pd, tag) = decode(read::kernel(item + config!(epitem_event_data))?);
-            // Of an epoll instance that is not Go's, the data is anything.
-            if polldesc::is_of(pd, fd, tag) {
-                return Some(pd);
-            }
-        }
-        link = read::kernel(link)?;
-        looked += 1;
-    }
-    None
 }
 
 /// A connect may have begun. Go registers the fd afterwards, and then waits.

@@ -18,6 +18,7 @@ use crate::{
     polldesc::{PollDesc, READ, WRITE},
     read, regs, sampling, slots, sockets, stack,
     target::{self, Target},
+    ticks,
 };
 
 /// Who is about to park, and where.
@@ -136,7 +137,7 @@ pub extern "C" fn begin_wait(slot: *mut PollDescSlot, desc: *const PollDesc, par
     }
     if registers != 0 && wait.poll_ns == 0 {
         // A connect that was done at once is collected at once, perhaps before its wait was seen to begin.
-        ran_then(wait);
+        ticks::ran_then(wait);
     }
     0
 }
@@ -197,7 +198,7 @@ pub fn set_start(wait: &mut WaitSlot, start_ns: u64) {
 /// unchanged) and made one system call (`syscalltick` one higher), that call was the one that said EAGAIN.
 #[inline(always)]
 fn report_spurious(wait: &WaitSlot, pd: u64, goid: u64, again_ns: u64, mode: u64, target: Target) {
-    let Some((p, ticks)) = ticks_of(wait.last_g) else { return };
+    let Some((p, ticks)) = ticks::of(wait.last_g) else { return };
     let (schedtick, syscalltick) = (ticks as u32, (ticks >> 32) as u32);
     let (last_schedtick, last_syscalltick) = (wait.last_ticks as u32, (wait.last_ticks >> 32) as u32);
     if p == wait.last_p && schedtick == last_schedtick && syscalltick == last_syscalltick.wrapping_add(1) {
@@ -207,34 +208,6 @@ fn report_spurious(wait: &WaitSlot, pd: u64, goid: u64, again_ns: u64, mode: u64
         let header = emit::header::<SpuriousRecord>(kind::SPURIOUS, target.tgid);
         emit::record(SpuriousRecord { header, pd, goid, again_ns, mode }, Counter::RingFullSpurious);
     }
-}
-
-/// A running goroutine's P, with that P's `schedtick` (low half) and `syscalltick` (high half).
-#[inline(always)]
-fn ticks_of(g: u64) -> Option<(u64, u64)> {
-    let m: u64 = read::user(g + config!(g_m))?;
-    let p: u64 = read::user(m + config!(m_p))?;
-    if p == 0 {
-        return None;
-    }
-    Some((p, read::user(p + config!(p_schedtick))?))
-}
-
-/// Remembers that the goroutine runs at this moment of its wait; [`has_run_on`] tells later whether it parked at all. Returns false when it
-/// is not known where it runs: in a system call it has no P.
-#[inline(always)]
-pub fn ran_then(wait: &mut WaitSlot) -> bool {
-    let Some((p, ticks)) = ticks_of(wait.g) else { return false };
-    wait.last_p = p;
-    wait.last_ticks = ticks;
-    wait.flags |= flag::RAN_THEN;
-    true
-}
-
-/// Whether the P that the goroutine ran on at [`ran_then`] has turned to no other since, nor to it again (`schedtick` is unchanged).
-#[inline(always)]
-pub fn has_run_on(wait: &WaitSlot) -> bool {
-    read::user::<u32>(wait.last_p + config!(p_schedtick)) == Some(wait.last_ticks as u32)
 }
 
 /// A uprobe: `netpollblock` has returned, with its result in `argument_0`.
@@ -310,7 +283,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
     debug!(ctx, "goroutine {} waited, outcome {}", wait.goid, outcome);
     if outcome == outcome::REARMED {
         restart(wait, now_ns);
-    } else if ready && let Some((p, ticks)) = ticks_of(g) {
+    } else if ready && let Some((p, ticks)) = ticks::of(g) {
         wait.last_g = g;
         wait.last_p = p;
         wait.last_ticks = ticks;

@@ -81,9 +81,7 @@ impl Session {
         let bytes: SlotBytes = transmute!(*slot);
         match self.hash_map::<u64, SlotBytes>(SLOTS)?.insert(key, bytes, NO_EXIST) {
             Ok(()) => Ok(true),
-            Err(MapError::SyscallError(error))
-                if error.io_error.kind() == ErrorKind::AlreadyExists =>
-            {
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::AlreadyExists => {
                 Ok(false)
             }
             Err(source) => Err(failed(SLOTS)(source)),
