@@ -93,19 +93,20 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub fn remove_slot(&mut self, key: u64) -> Result<(), SessionError> {
-        if self.slot_of_fd(key)?.is_some() {
+        if let Some((fd, _)) = self.slot_of_fd(key)? {
             let bytes: SlotBytes = transmute!(PollDescSlot::EMPTY);
-            self.array::<SlotBytes>(FD_SLOTS)?.set(key as u32, bytes, 0).map_err(failed(FD_SLOTS))?;
+            self.array::<SlotBytes>(FD_SLOTS)?.set(fd, bytes, 0).map_err(failed(FD_SLOTS))?;
         }
         self.remove_key::<_, SlotBytes>(SLOTS, key)
     }
 
-    /// The slot of an fd in the array, if it is in use.
-    fn slot_of_fd(&mut self, key: u64) -> Result<Option<PollDescSlot>, SessionError> {
+    /// The fd that a key is, and its slot in the array, if that is in use.
+    fn slot_of_fd(&mut self, key: u64) -> Result<Option<(u32, PollDescSlot)>, SessionError> {
         let slots = self.array::<SlotBytes>(FD_SLOTS)?;
         let Some(fd) = u32::try_from(key).ok().filter(|fd| *fd < slots.len()) else { return Ok(None) };
         let bytes = slots.get(&fd, 0).map_err(failed(FD_SLOTS))?;
-        Ok(PollDescSlot::read_from_bytes(&bytes).ok().filter(|slot| slot.pd != 0))
+        let slot = PollDescSlot::read_from_bytes(&bytes).ok().filter(|slot| slot.pd != 0);
+        Ok(slot.map(|slot| (fd, slot)))
     }
 
     /// Lets the socket tracepoints find a pollDesc by its key.
@@ -143,7 +144,7 @@ impl Session {
         let ends = self.per_cpu_array::<u32>(FD_SLOTS_END)?.get(&0, 0).map_err(failed(FD_SLOTS_END))?;
         for fd in 0..ends.iter().copied().max().unwrap_or(0) {
             let key = slot_key(u64::from(fd), 0);
-            if let Some(slot) = self.slot_of_fd(key)? {
+            if let Some((_, slot)) = self.slot_of_fd(key)? {
                 all.push((key, slot));
             }
         }
