@@ -33,7 +33,7 @@ const GOROUTINES: usize = 100_000;
 const SPURIOUS: usize = 500;
 
 /// Waits that may be missed, of the 3,000 and more on fds that two goroutines wait on: where one begins at the very moment that its slot is
-/// moved into the array, because nobody waits on it, by the goroutine of the other direction. One in 20 recordings had one.
+/// moved into the array, because nobody waits on it, by the goroutine of the other direction. One in ten recordings had one.
 const AT_THE_MOVE: u64 = 2;
 
 /// How long attaching may take: half a second was measured, next to other loads.
