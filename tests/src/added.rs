@@ -1,16 +1,14 @@
 //! What is added up in the kernel against the records of the same waits, by another recording at the same time.
 
-use std::{fs, process::Command, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use rustix::process::Signal;
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::{
     check::Verdict,
     live::{Options, Truth},
-    probe::Recording,
-    process::{Follow, Process},
+    probe::{Recording, Summing},
 };
 
 /// Groups of fewer waits are not compared: the two recordings do not begin and end at the same moment.
@@ -37,20 +35,13 @@ pub fn run(options: &Options) -> Result<Verdict> {
     let hooks = ["--hooks", &options.hooks, "--kernel-ready", &options.kernel_ready];
     let timeout = Duration::from_secs(60) * options.patience;
     let mut truth = Truth::start(options, false)?;
-    let files = tempfile::tempdir().context("cannot make a folder")?;
-    let summary = files.path().join("added.json");
     let one_by_one = Recording::start(&options.probe, truth.id(), &hooks, timeout)?;
-    let mut command = Command::new(&options.probe);
-    command.args(["attach", "--aggregate", "--idle", "--pid", &truth.id().to_string()]).args(hooks);
-    let mut adding = Process::spawn(command.arg("-o").arg(&summary), Follow::Stderr)?;
-    adding.wait_for_line("recording", timeout)?;
+    let adding = ["--aggregate"].into_iter().chain(hooks).collect::<Vec<_>>();
+    let adding = Summing::start(&options.probe, truth.id(), &adding, timeout)?;
     truth.load()?;
-    adding.signal(Signal::INT)?;
-    let finished = adding.finish(timeout)?;
-    ensure!(finished.status.success(), "{}", finished.stderr);
+    let added = adding.stop(timeout)?;
     let one_by_one = one_by_one.stop(timeout)?;
     truth.end()?;
-    let added = serde_json::from_slice(&fs::read(&summary).context("cannot read the summary")?)?;
     judge(&one_by_one.summary, &added, options)
 }
 

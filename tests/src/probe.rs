@@ -192,8 +192,41 @@ impl Recording {
             bail!("attach ended with {}:\n{}", finished.status, finished.stderr);
         }
         let records = record::read(&self.files.path().join("waits.ndjson"))?;
-        let summary = fs::read(self.files.path().join("summary.json")).context("cannot read the summary")?;
-        let summary = serde_json::from_slice(&summary).context("the summary is not JSON")?;
+        let summary = summary_in(&self.files)?;
         Ok(Recorded { window, records, summary, finished, files: self.files })
     }
+}
+
+/// A recording that leaves a summary and no record of each wait, so that waits may be added up in the kernel.
+#[derive(Debug)]
+pub struct Summing {
+    process: Process,
+    files: TempDir,
+}
+
+impl Summing {
+    /// Attaches to `pid`, with further arguments, and returns once everything is recorded.
+    pub fn start(executable: &Path, pid: u32, choices: &[&str], timeout: Duration) -> Result<Self> {
+        let files = tempfile::tempdir().context("cannot make a folder")?;
+        let mut command = Command::new(executable);
+        command.args(["attach", "--idle", "--pid", &pid.to_string()]).args(choices);
+        command.arg("-o").arg(files.path().join("summary.json"));
+        let mut process = Process::spawn(&mut command, Follow::Stderr)?;
+        process.wait_for_line("recording", timeout)?;
+        Ok(Self { process, files })
+    }
+
+    /// Ends it as Ctrl-C does and reads the summary.
+    pub fn stop(self, timeout: Duration) -> Result<serde_json::Value> {
+        self.process.signal(Signal::INT)?;
+        let finished = self.process.finish(timeout)?;
+        ensure!(finished.status.success(), "attach ended with {}:\n{}", finished.status, finished.stderr);
+        summary_in(&self.files)
+    }
+}
+
+/// The summary in a folder of files that the tool wrote.
+fn summary_in(files: &TempDir) -> Result<serde_json::Value> {
+    let summary = fs::read(files.path().join("summary.json")).context("cannot read the summary")?;
+    serde_json::from_slice(&summary).context("the summary is not JSON")
 }

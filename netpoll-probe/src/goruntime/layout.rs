@@ -201,6 +201,8 @@ fn known_releases(minor: u16) -> String {
 
 #[cfg(test)]
 mod tests {
+    use netpoll_probe_common::config::Config;
+
     use super::*;
 
     fn offsets(version: &str) -> Result<Offsets, LayoutError> {
@@ -257,6 +259,27 @@ mod tests {
         assert!(matches!(of("go1.99.0", None, Some(found)), Err(LayoutError::UnknownVersion { .. })));
         assert!(matches!(of("go1.27rc1", Some(other), None), Err(LayoutError::UnknownVersion { .. })));
         assert!(matches!(of("go1.17.1", Some(other), None), Err(LayoutError::TooOld { .. })));
+    }
+
+    /// Of every release, the fields that the programs read together lie in what they read.
+    #[test]
+    fn the_table_is_within_reach_of_the_programs() {
+        for row in TABLE {
+            let Offsets { g, m, poll_desc, .. } = row.offsets;
+            let config = Config {
+                g_goid: g.goid,
+                g_labels: g.labels,
+                m_g0: m.g0,
+                m_p: m.p,
+                pd_fd: poll_desc.fd,
+                pd_fdseq: poll_desc.fdseq.unwrap_or(0),
+                pd_atomic_info: poll_desc.atomic_info,
+                pd_rg: poll_desc.rg,
+                pd_wg: poll_desc.wg,
+                ..Config::default()
+            };
+            assert_eq!(config.beyond_reach(), None, "go1.{}.{}", row.minor, row.first_patch);
+        }
     }
 
     #[test]
