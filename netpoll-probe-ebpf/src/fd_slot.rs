@@ -22,10 +22,10 @@ const EPOLL_ITEMS: u32 = 4;
 pub fn slot_of(key: u64, slot: *mut PollDescSlot, desc: &mut PollDesc) -> Option<*mut PollDescSlot> {
     let (fd, target) = of_slot_key(key);
     if !slot.is_null() && is_still(slot, fd, desc) != 0 {
-        return Some(slots::settle(key, slot));
+        return Some(slot);
     }
     let pd = find(fd as i32, target)?;
-    let Some(slot) = slots::make(key) else {
+    let Some(slot) = slots::make(key, pd) else {
         emit::count(Counter::SlotsFull);
         return None;
     };
@@ -69,10 +69,13 @@ extern "C" fn take_over(slot: *mut PollDescSlot, pd: u64, key: u64) -> u64 {
     // SAFETY: see wait::begin_wait.
     let slot = unsafe { &mut *slot };
     if slot.pd != pd {
-        for wait in [&mut slot.read, &mut slot.write] {
-            wait::set_start(wait, 0);
-            // No tag is as large, so nothing is taken for that of an earlier wait.
-            wait.tag = u32::MAX;
+        // One that is new is empty, and the goroutine of the other direction may have begun its first wait on it by now.
+        if slot.pd != 0 {
+            for wait in [&mut slot.read, &mut slot.write] {
+                wait::set_start(wait, 0);
+                // No tag is as large, so nothing is taken for that of an earlier wait.
+                wait.tag = u32::MAX;
+            }
         }
         slot.file.known = 0;
         slot.pd = pd;

@@ -61,7 +61,7 @@ fn try_start(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
         return Some(());
     }
     let key = slot_key(pd, target.index);
-    let Some(slot) = slots::make(key) else {
+    let Some(slot) = slots::make(key, pd) else {
         emit::count(Counter::SlotsFull);
         return Some(());
     };

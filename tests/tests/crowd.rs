@@ -1,10 +1,6 @@
 //! A program with 10,000 connections and 100,000 goroutines, as root.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    process::Command,
-    time::Duration,
-};
+use std::{collections::BTreeMap, process::Command, time::Duration};
 
 use netpoll_probe_tests::{
     fixture::GoProgram,
@@ -31,10 +27,6 @@ const GOROUTINES: usize = 100_000;
 /// Waits that end for nothing, of some 70,000: a datagram's room may be told twice, by the queue that it leaves and by the buffer that it is
 /// freed from. The second time may come when the writer is on its way to park; then it does not.
 const SPURIOUS: usize = 500;
-
-/// Waits that may be missed, of the 3,000 and more on fds that two goroutines wait on: where one begins at the very moment that its slot is
-/// moved into the array, because nobody waits on it, by the goroutine of the other direction. One in ten recordings had one.
-const AT_THE_MOVE: u64 = 2;
 
 /// How long attaching may take: half a second was measured, next to other loads.
 const ATTACH_NS: u64 = 10_000_000_000;
@@ -121,8 +113,7 @@ fn record() -> anyhow::Result<(Recorded, Directions)> {
 }
 
 /// Each wait on each fd is found once, whether its slot stands in the array or is found by a hash, and whether user space put it there, for
-/// a wait that was open before, or the programs made it: those of user space come into the array when nobody waits, after some more waits in
-/// the other direction where there are any.
+/// a wait that was open before, or the programs made it: those of user space stay in the hash.
 #[test]
 fn ten_thousand_connections_and_a_hundred_thousand_goroutines() {
     let _turn = live::turn();
@@ -136,9 +127,7 @@ fn ten_thousand_connections_and_a_hundred_thousand_goroutines() {
     let spurious: usize = directions.values().map(|direction| direction.spurious).sum();
     println!("{spurious} waits for nothing");
     assert!(spurious <= SPURIOUS, "{spurious} waits for nothing");
-    let mut lost = quality["lost"].as_object().unwrap().clone();
-    let unseen = lost.remove("start_unseen").map_or(0, |count| count.as_u64().unwrap());
-    assert!(lost.is_empty() && unseen <= AT_THE_MOVE, "{quality}");
+    assert_eq!(quality["lost"], json!({}));
     assert_eq!(quality["unmatched"], json!({}));
 
     let mut found: BTreeMap<(i32, Mode), Vec<&Record>> = BTreeMap::new();
@@ -151,24 +140,19 @@ fn ten_thousand_connections_and_a_hundred_thousand_goroutines() {
         waits.sort_by_key(|record| record.start_ns);
     }
     assert_eq!(found.keys().find(|key| !directions.contains_key(key)), None);
-    let writers = directions.keys().filter(|(_, mode)| *mode == Mode::Write);
-    let pairs: BTreeSet<i32> = writers.map(|(fd, _)| *fd).collect();
-    let (mut complaints, mut missed) = (Vec::new(), 0);
+    let mut complaints = Vec::new();
     for (key, direction) in &directions {
         let waits = found.get(key).map(Vec::as_slice).unwrap_or_default();
-        if waits.len() + direction.spurious + 1 == direction.waits && pairs.contains(&key.0) {
-            missed += 1;
-        } else if let Some(what) = wrong(direction, waits) {
+        if let Some(what) = wrong(direction, waits) {
             let waits: Vec<String> = waits.iter().map(|record| told(record)).collect();
             complaints.push(format!("{what}: {key:?}, {direction:?}\n{}", waits.join("\n")));
         }
     }
-    assert!(missed <= AT_THE_MOVE, "{missed} waits were missed, of two at once on one fd");
     let count = complaints.len();
     complaints.truncate(5);
     assert_eq!(count, 0, "directions, such as\n{}", complaints.join("\n\n"));
 
-    // Both ways of finding a slot, and both of making one.
+    // Fds of both ways to find a slot, and both of making one.
     let first_waits = found.iter().filter_map(|((fd, _), waits)| Some((*fd, waits.first()?.started_before)));
     let kinds: Vec<(bool, bool)> = first_waits.map(|(fd, before)| (fd >= FIRST_BY_HASH, before)).collect();
     let count = |kind: (bool, bool)| kinds.iter().filter(|other| **other == kind).count();
