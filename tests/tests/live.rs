@@ -78,8 +78,8 @@ fn records_against_the_execution_trace() {
     let _turn = live::turn();
     let tool = GoProgram::new("exectrace").build().unwrap();
     let options = options(&truth()).unwrap();
-    // A connect that is done at once parks for less than a microsecond, and may run on before its P turned to another goroutine: then system
-    // calls do not show that it parked. One wait in a thousand of the load is such, where CPUs are fast.
+    // What is missed are waits of less than a microsecond, one in a thousand of the load where CPUs are fast. It is thought that a connect
+    // that is done at once parks, and runs on before its P turned to another goroutine: then system calls do not show that it parked.
     let bounds = exectrace::Bounds { same: 0.998, ..exectrace::Bounds::default() };
     holds(&live::exectrace_run(&options, &tool, &bounds).unwrap());
 }
