@@ -11,8 +11,10 @@ use crate::{
 /// What is demanded.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Share of each side's waits that the other must have, and share that must agree on the outcome.
+    /// Share of the first side's waits that the second must have, and share that must agree on the outcome.
     pub same: f64,
+    /// Share of the second side's waits that the first must have.
+    pub first_has: f64,
     /// How far the two starts and the two ends may be apart, at the median, ns: `runtime_pollWait` calls
     /// `netpollblock` a few instructions later, and each side's probe comes before or after the other's.
     pub apart_p50_ns: i64,
@@ -29,6 +31,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             same: 0.999,
+            first_has: 0.999,
             apart_p50_ns: 10_000,
             apart_p99_ns: 250_000,
             poll_p50_ns: 50_000,
@@ -86,7 +89,7 @@ pub fn compare(first: &[Record], second: &[Record], from_ns: u64, to_ns: u64, bo
     let first_found = have(&first_inside, &of_second, true);
     let second_found = have(&second_inside, &of_first, false);
     verdict.add_share("the second has the first's waits", bounds.same, &first_found);
-    verdict.add_share("the first has the second's waits", bounds.same, &second_found);
+    verdict.add_share("the first has the second's waits", bounds.first_has, &second_found);
     verdict.add_share("same outcome", bounds.same, &outcome);
     verdict.add_share("same facts", bounds.same, &facts);
     let apart = (bounds.apart_p50_ns, bounds.apart_p99_ns);
