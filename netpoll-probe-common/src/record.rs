@@ -21,6 +21,8 @@ pub mod kind {
     pub const EXEC: u16 = 6;
     /// [`super::ResolveRecord`]
     pub const RESOLVE: u16 = 7;
+    /// [`super::FirstWaitRecord`]
+    pub const FIRST_WAIT: u16 = 8;
 }
 
 /// How a wait ended.
@@ -63,9 +65,9 @@ pub mod poller {
     pub const UNKNOWN: u8 = 0;
     /// An M that may sleep in `epoll_pwait`.
     pub const BLOCKING: u8 = 1;
-    /// `netpoll(0)` with a P.
+    /// `netpoll(0)` of an M that runs goroutines.
     pub const NONBLOCKING: u8 = 2;
-    /// `netpoll(0)` without a P.
+    /// `netpoll(0)` of an M that holds no P, and was never seen to.
     pub const SYSMON: u8 = 3;
 }
 
@@ -104,7 +106,7 @@ pub struct Header {
     pub tgid: u32,
 }
 
-/// A wait that ended.
+/// A wait that ended, on the file of the last [`FirstWaitRecord`] with its pollDesc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "user",
@@ -116,8 +118,6 @@ pub struct WaitRecord {
     pub header: Header,
     /// The pollDesc's address.
     pub pd: u64,
-    /// The `runtime.g`'s address.
-    pub g: u64,
     /// The goroutine's id.
     pub goid: u64,
     /// The goroutine is about to park, CLOCK_MONOTONIC ns; so are the next four.
@@ -138,8 +138,6 @@ pub struct WaitRecord {
     pub stack_hash: u64,
     /// Which [`LabelsRecord`], 0: no labels, or not known.
     pub labels_hash: u64,
-    /// The file.
-    pub file: FileFacts,
     /// The file descriptor that the pollDesc names.
     pub fd: i32,
     /// The thread on which the goroutine runs again, in the initial PID namespace.
@@ -160,6 +158,20 @@ pub struct WaitRecord {
     pub reserved: u16,
     /// How many waits it stands for ([`crate::sampling`]).
     pub stands_for: u32,
+}
+
+/// A wait that ended, and its file: the first one on it, and each one if the file is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+pub struct FirstWaitRecord {
+    /// The wait. Its header is that of the whole.
+    pub wait: WaitRecord,
+    /// The file.
+    pub file: FileFacts,
 }
 
 /// The addresses of a user stack, handed over before the first wait that names its hash.

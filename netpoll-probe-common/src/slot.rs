@@ -29,10 +29,15 @@ pub struct PollDescSlot {
     pub write: WaitSlot,
     /// The pollDesc's address; 0: nobody's.
     pub pd: u64,
+    /// 1: where system calls show the waits, the fd has had this pollDesc and this file since a wait last began. Its next registration
+    /// with an epoll instance clears it.
+    pub is_current: u32,
+    /// 1: user space knows the file.
+    pub is_told: u32,
     /// The file behind the fd.
     pub file: FileFacts,
     /// Whole cache lines, so that in an array each slot begins with one.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 5],
 }
 
 impl PollDescSlot {
@@ -41,8 +46,10 @@ impl PollDescSlot {
         read: WaitSlot::NOBODY,
         write: WaitSlot::NOBODY,
         pd: 0,
+        is_current: 0,
+        is_told: 0,
         file: FileFacts::UNKNOWN,
-        reserved: [0; 6],
+        reserved: [0; 5],
     };
 }
 
@@ -117,10 +124,12 @@ pub struct FileFacts {
     pub sk: u64,
     /// `inode.i_ino`
     pub inode: u64,
-    /// Peer address: IPv6, or IPv4 in the first four bytes; network order.
-    pub remote_address: [u8; 16],
-    /// Own address, likewise.
-    pub local_address: [u8; 16],
+    /// `pollDesc.fdseq` when this was read.
+    pub tag: u32,
+    /// The fd when this was read.
+    pub fd: i32,
+    /// 1 when the rest is valid.
+    pub known: u32,
     /// Peer port, host order.
     pub remote_port: u16,
     /// Own port, host order.
@@ -133,12 +142,10 @@ pub struct FileFacts {
     pub socket_type: u16,
     /// `IPPROTO_*`
     pub protocol: u16,
-    /// `pollDesc.fdseq` when this was read.
-    pub tag: u32,
-    /// The fd when this was read.
-    pub fd: i32,
-    /// 1 when the rest is valid.
-    pub known: u32,
+    /// Peer address: IPv6, or IPv4 in the first four bytes; network order. It and the next one are what a wait does not touch.
+    pub remote_address: [u8; 16],
+    /// Own address, likewise.
+    pub local_address: [u8; 16],
 }
 
 const _: () = assert!(size_of::<WaitSlot>() == 128 && core::mem::offset_of!(WaitSlot, goid) == 64);
@@ -175,17 +182,17 @@ impl FileFacts {
     pub const UNKNOWN: Self = Self {
         sk: 0,
         inode: 0,
-        remote_address: [0; 16],
-        local_address: [0; 16],
+        tag: 0,
+        fd: 0,
+        known: 0,
         remote_port: 0,
         local_port: 0,
         mode: 0,
         family: 0,
         socket_type: 0,
         protocol: 0,
-        tag: 0,
-        fd: 0,
-        known: 0,
+        remote_address: [0; 16],
+        local_address: [0; 16],
     };
 }
 
@@ -222,4 +229,6 @@ pub struct ThreadSlot {
     pub left_ns: u64,
     /// When it was last woken in an `epoll_pwait` that it has not left, 0: not yet.
     pub waking_ns: u64,
+    /// 1: it runs goroutines, so it is not `sysmon`'s; 0: not known.
+    pub runs_goroutines: u64,
 }

@@ -8,7 +8,7 @@ use netpoll_probe_common::{
 use crate::{
     config::config,
     emit, file, maps,
-    poll::decode,
+    poll::{decode, is_plain},
     polldesc::{self, PollDesc},
     read, slots, wait,
 };
@@ -16,46 +16,42 @@ use crate::{
 /// Epoll instances that one file is looked for in: Go's, and a few of the program's own.
 const EPOLL_ITEMS: u32 = 4;
 
-/// The slot of an fd by its key, and what stands in its pollDesc. `slot` is what it had the last time, or null. `None`: the fd is not in the
-/// netpoller, so the program polls it itself, or does not poll; or there is no room for it.
+/// The slot of an fd by its key, and in `desc` its fd and tag; who waits is not asked. `slot` is what it had the last time, or null. `None`:
+/// the fd is not in the netpoller, so the program polls it itself, or does not poll; or there is no room for it.
 #[inline(always)]
 pub fn slot_of(key: u64, slot: *mut PollDescSlot, desc: &mut PollDesc) -> Option<*mut PollDescSlot> {
     let (fd, target) = of_slot_key(key);
-    if !slot.is_null() && is_still(slot, fd, desc) != 0 {
+    desc.fd = fd as i32;
+    // SAFETY: a map value; see `registered` for who else writes this.
+    if !slot.is_null() && unsafe { (*slot).is_current } == 1 {
+        // SAFETY: as above.
+        desc.tag = unsafe { (*slot).file.tag };
         return Some(slot);
     }
-    let pd = find(fd as i32, target)?;
+    let data = find_event_data(fd, u64::from(target));
+    if data == 0 {
+        return None;
+    }
+    let (pd, tag) = decode(data);
+    desc.tag = tag;
     let Some(slot) = slots::make(key, pd) else {
         emit::count(Counter::SlotsFull);
         return None;
     };
     take_over(slot, pd, key);
-    if !desc.read_into(pd) {
-        emit::count(Counter::ReadTarget);
-        return None;
-    }
     Some(slot)
 }
 
-/// Not 0: the fd still has the pollDesc that it had the last time. `fdseq` changes when a pollDesc is freed. Where that does not exist
-/// (before Go 1.21), every wait looks anew. A global function ([`crate`]).
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn is_still(slot: *const PollDescSlot, fd: u64, desc: *mut PollDesc) -> u64 {
-    if config!(pd_has_fdseq) == 0 || slot.is_null() || desc.is_null() {
-        return 0;
+/// The file of an fd is registered with an epoll instance, so it may have another pollDesc now than it had. Go does that once for each file,
+/// before anybody reads or writes it.
+#[inline(always)]
+pub fn registered(key: u64) {
+    if let Some(slot) = slots::find(key) {
+        // SAFETY: a map value. Nobody else is at this fd: its last file was closed when nobody used it.
+        let slot = unsafe { &mut *slot };
+        slot.is_current = 0;
+        slot.file.known = 0;
     }
-    let fd = fd as i32;
-    // SAFETY: the caller's, and a map value.
-    let (slot, desc) = unsafe { (&*slot, &mut *desc) };
-    let is_known = slot.file.known == 1 && slot.file.fd == fd;
-    u64::from(
-        is_known
-            && desc.read_into(slot.pd)
-            && slot.file.tag == desc.tag
-            && desc.fd == fd
-            && !desc.is_closing(),
-    )
 }
 
 /// Makes the slot that of another pollDesc, if it was that of one. Nobody waits on the old one: an fd is closed when nobody uses it. A global
@@ -68,34 +64,29 @@ extern "C" fn take_over(slot: *mut PollDescSlot, pd: u64, key: u64) -> u64 {
     }
     // SAFETY: see wait::begin_wait.
     let slot = unsafe { &mut *slot };
-    if slot.pd != pd {
-        // One that is new is empty, and the goroutine of the other direction may have begun its first wait on it by now.
-        if slot.pd != 0 {
-            for wait in [&mut slot.read, &mut slot.write] {
-                wait::set_start(wait, 0);
-                // No tag is as large, so nothing is taken for that of an earlier wait.
-                wait.tag = u32::MAX;
-            }
+    // One that is new is empty, and the goroutine of the other direction may have begun its first wait on it by now.
+    if slot.pd != pd && slot.pd != 0 {
+        for wait in [&mut slot.read, &mut slot.write] {
+            wait::set_start(wait, 0);
+            // No tag is as large, so nothing is taken for that of an earlier wait.
+            wait.tag = u32::MAX;
         }
-        slot.file.known = 0;
-        slot.pd = pd;
-        let (fd, target) = of_slot_key(key);
-        let _ = maps::FDS.insert(&slot_key(pd, target), &(fd as i32), 0);
     }
+    // Before Go 1.21 no tag tells one file of the same pollDesc from the next; this one may be from a moment before the programs came.
+    if slot.pd != pd || config!(pd_has_fdseq) == 0 {
+        slot.file.known = 0;
+    }
+    slot.pd = pd;
+    let (fd, target) = of_slot_key(key);
+    let _ = maps::FDS.insert(&slot_key(pd, target), &(fd as i32), 0);
     0
 }
 
-/// The address of an fd's pollDesc: the epoll items of its file say what Go registered it with (`fs/eventpoll.c`, `struct epitem`).
-#[inline(always)]
-pub fn find(fd: i32, target: u32) -> Option<u64> {
-    let pd = find_poll_desc(fd as u64, u64::from(target));
-    (pd != 0).then_some(pd)
-}
-
-/// The same; 0: it has none. A global function ([`crate`]).
+/// What Go registered an fd with: the data word of the epoll item of its file (`fs/eventpoll.c`, `struct epitem`), which has its pollDesc and
+/// tag ([`decode`]); 0: it is not in the netpoller. A global function ([`crate`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn find_poll_desc(fd: u64, target: u64) -> u64 {
+pub extern "C" fn find_event_data(fd: u64, target: u64) -> u64 {
     search(fd as i32, target as u32).unwrap_or(0)
 }
 
@@ -117,10 +108,12 @@ fn search(fd: i32, target: u32) -> Option<u64> {
         let item_fd: i32 = read::kernel(item + config!(epitem_fd))?;
         let item_eventpoll: u64 = read::kernel(item + config!(epitem_ep))?;
         if item_fd == fd && (eventpoll == 0 || item_eventpoll == eventpoll) {
-            let (pd, tag) = decode(read::kernel(item + config!(epitem_event_data))?);
-            // Of an epoll instance that is not Go's, the data is anything.
-            if polldesc::is_of(pd, fd, tag) {
-                return Some(pd);
+            let data = read::kernel(item + config!(epitem_event_data))?;
+            let is_netpoller = eventpoll != 0 && config!(tag_bits) != 0 && !is_plain(data);
+            let (pd, tag) = decode(data);
+            // Of an epoll instance that is not Go's, the data is anything; of one that is, memory that cannot be read now does not matter.
+            if is_netpoller || polldesc::is_of(pd, fd, tag) {
+                return Some(data);
             }
         }
         link = read::kernel(link)?;

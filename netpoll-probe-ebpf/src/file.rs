@@ -39,11 +39,13 @@ pub fn of_fd(fd: u64) -> Option<u64> {
 }
 
 /// Brings `facts` up to date for an fd of the current task. Where `pollDesc.fdseq` exists (Go 1.21) one look is
-/// enough for as long as it stays the same; before, every wait looks. Returns whether they were up to date.
+/// enough for as long as it stays the same; before, every wait looks, unless system calls show when the fd gets another file. Returns
+/// whether they were up to date.
 #[inline(always)]
 pub fn refresh(facts: &mut FileFacts, desc: &PollDesc, target: u32) -> bool {
     let &PollDesc { fd, tag, .. } = desc;
-    if facts.known == 1 && facts.fd == fd && facts.tag == tag && config!(pd_has_fdseq) == 1 {
+    let is_told_of_changes = config!(pd_has_fdseq) == 1 || config!(follow_syscalls) == 1;
+    if facts.known == 1 && facts.fd == fd && facts.tag == tag && is_told_of_changes {
         return true;
     }
     facts.known = 0;

@@ -21,6 +21,9 @@ pub struct Goroutine {
 }
 
 impl Goroutine {
+    /// Its memory is gone for a moment: [`crate::wait::end_wait`] asks once more. A stack may be as long as it likes.
+    pub const UNREADABLE: Self = Self { goid: 0, labels: 0, stack_hi: u64::MAX };
+
     /// Reads it at `g`.
     #[inline(always)]
     pub fn read(g: u64) -> Option<Self> {

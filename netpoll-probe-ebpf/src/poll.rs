@@ -77,7 +77,8 @@ pub fn exit(call: &Syscall, target: Target) {
         return;
     }
     let now_ns = now();
-    let thread = if stands_in { left(now_ns, target) } else { ThreadSlot::default() };
+    let slot = if stands_in { thread_slot(target) } else { None };
+    let thread = left(slot, now_ns);
     let ready_after_ns = if stands_in && sleeps { bound(call, &thread, target) } else { last_bound(target) };
     if count <= 0 {
         return;
@@ -103,7 +104,7 @@ pub fn exit(call: &Syscall, target: Target) {
         now_ns,
         waking_ns: if is_its_waking { thread.waking_ns } else { 0 } ^ nothing,
         ready_after_ns: ready_after_ns ^ nothing,
-        poller: u64::from(poller_of(call)) ^ nothing,
+        poller: u64::from(poller_of(call, slot)) ^ nothing,
         epfd: call.argument::<0>(),
         target: u64::from(target.index),
         unseen_fd: 0,
@@ -115,18 +116,27 @@ pub fn exit(call: &Syscall, target: Target) {
     }
     // What the runtime wakes its poller with is no pollDesc, and the kernel has it by another fd. Not asked in the loop: together, programs
     // and functions have 512 bytes of stack.
-    if poll.unseen_pd != 0 && fd_slot::find_poll_desc(poll.unseen_fd, poll.target) == poll.unseen_pd {
+    if poll.unseen_pd != 0
+        && decode(fd_slot::find_event_data(poll.unseen_fd, poll.target)).0 == poll.unseen_pd
+    {
         sampling::count_unless_sampled(Counter::StartUnseen);
     }
 }
 
+/// The thread's slot, made if it has none.
+#[inline(always)]
+fn thread_slot(target: Target) -> Option<*mut ThreadSlot> {
+    if let Some(slot) = maps::THREADS.get_ptr_mut(&target.thread) {
+        return Some(slot);
+    }
+    let _ = maps::THREADS.insert(&target.thread, &ThreadSlot::default(), 0);
+    maps::THREADS.get_ptr_mut(&target.thread)
+}
+
 /// What is known of the thread's call, and marks that it has left.
 #[inline(always)]
-fn left(now_ns: u64, target: Target) -> ThreadSlot {
-    let Some(slot) = maps::THREADS.get_ptr_mut(&target.thread) else {
-        let _ = maps::THREADS.insert(&target.thread, &ThreadSlot { left_ns: now_ns, waking_ns: 0 }, 0);
-        return ThreadSlot::default();
-    };
+fn left(slot: Option<*mut ThreadSlot>, now_ns: u64) -> ThreadSlot {
+    let Some(slot) = slot else { return ThreadSlot::default() };
     // SAFETY: a map value; only this thread and its wakers touch it, and they only while it sleeps.
     unsafe {
         let was = *slot;
@@ -167,17 +177,27 @@ fn may_have_timed_out(thread: &ThreadSlot, call: &Syscall) -> bool {
     timeout_ms >= 0 && thread.waking_ns >= thread.left_ns + timeout_ms as u64 * NS_PER_MS
 }
 
-/// Who polls: with a timeout an M that may sleep; without, one that holds a P, or `sysmon`, which holds none.
+/// Who polls: with a timeout an M that may sleep; without, one that runs goroutines, or `sysmon`, which never holds a P. That a thread runs
+/// goroutines is remembered in its slot, which saves two reads; and between giving its P away and going to sleep it holds none, either.
 #[inline(always)]
-fn poller_of(call: &Syscall) -> u8 {
-    if call.argument::<3>() as i32 != 0 {
-        return poller::BLOCKING;
+fn poller_of(call: &Syscall, slot: Option<*mut ThreadSlot>) -> u8 {
+    let sleeps = call.argument::<3>() as i32 != 0;
+    // SAFETY: a map value; only this thread touches this field.
+    let is_known = slot.is_some_and(|slot| unsafe { (*slot).runs_goroutines } == 1);
+    if !is_known {
+        if !sleeps {
+            match goroutine::p_of_scheduler(call.g()) {
+                None => return poller::UNKNOWN,
+                Some(0) => return poller::SYSMON,
+                Some(_) => {}
+            }
+        }
+        if let Some(slot) = slot {
+            // SAFETY: as above.
+            unsafe { (*slot).runs_goroutines = 1 };
+        }
     }
-    match goroutine::p_of_scheduler(call.g()) {
-        None => poller::UNKNOWN,
-        Some(0) => poller::SYSMON,
-        Some(_) => poller::NONBLOCKING,
-    }
+    if sleeps { poller::BLOCKING } else { poller::NONBLOCKING }
 }
 
 /// One event of the array: a callback of `bpf_loop`.
@@ -302,7 +322,7 @@ fn look(wait: &mut WaitSlot, waits: bool, tag: u32, now_ns: u64) {
 
 /// Where pollDescs are tagged, the data word of the runtime's own eventfd is not: the address of a global (`netpollEventFd`).
 #[inline(always)]
-fn is_plain(data: u64) -> bool {
+pub fn is_plain(data: u64) -> bool {
     config!(tag_bits) != 0 && data < 1 << 47
 }
 

@@ -70,7 +70,7 @@ impl PollDesc {
 
     /// The fd was closed, or is being closed.
     #[inline(always)]
-    pub fn is_closing(&self) -> bool {
+    fn is_closing(&self) -> bool {
         self.info & CLOSING != 0
     }
 

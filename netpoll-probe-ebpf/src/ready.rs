@@ -143,7 +143,7 @@ pub fn waking(task: *const task_struct) {
     let waking_ns = now();
     let Some(thread) = maps::THREADS.get_ptr_mut(&pid) else {
         // It sleeps there since before the programs came.
-        let _ = maps::THREADS.insert(&pid, &ThreadSlot { left_ns: 0, waking_ns }, 0);
+        let _ = maps::THREADS.insert(&pid, &ThreadSlot { left_ns: 0, waking_ns, runs_goroutines: 0 }, 0);
         return;
     };
     // The last waking counts: woken for an event that another thread collected first, it goes back to sleep.

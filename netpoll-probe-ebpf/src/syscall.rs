@@ -129,7 +129,7 @@ fn follow(call: &Syscall, target: Target, kind: u8) {
     let (mut again, mut registers) = (u32::from(call.result() == -EAGAIN), 0);
     if kind == kind::SPLICE {
         // The pipe is not in the netpoller.
-        if fd_slot::find(fd, target.index).is_some() {
+        if fd_slot::find_event_data(fd as u64, u64::from(target.index)) != 0 {
             mode = READ;
         } else {
             (fd, mode) = (call.argument::<2>() as i32, WRITE);
@@ -137,6 +137,9 @@ fn follow(call: &Syscall, target: Target, kind: u8) {
     } else if kind == kind::REGISTER {
         let Some(registered) = registered(call, target) else { return };
         (fd, mode, again, registers) = (registered, WRITE, 1, 1);
+    }
+    if again == 0 && FdState::of(fd, mode).is_some_and(|state| state.has_nobody()) {
+        return;
     }
     let key = slot_key(fd as u64, target.index);
     let mut request = Request { key, g: call.g(), mode, again, stands_for: 0, registers };
@@ -196,9 +199,7 @@ fn look_up(call: &Syscall, request: &Request) {
         _ => then::NOBODY,
     };
     if request.stands_for != 0 {
-        if begin(call, request, slot.unwrap_or(core::ptr::null_mut())) == 0 {
-            emit::count(Counter::ReadTarget);
-        }
+        begin(call, request, slot.unwrap_or(core::ptr::null_mut()));
     } else if then != then::OPEN
         && let Some(state) = FdState::of(request.fd(), request.mode)
     {
@@ -214,7 +215,8 @@ extern "C" fn end_if_over(slot: *mut PollDescSlot, request: *const Request) -> u
         return then::NOBODY;
     }
     // SAFETY: the caller's; of the slot see wait::begin_wait.
-    let (slot, &Request { mode, again, g, .. }) = unsafe { (&mut *slot, &*request) };
+    let (slot, request) = unsafe { (&mut *slot, &*request) };
+    let &Request { mode, again, g, .. } = request;
     let pd = slot.pd;
     let wait = wait::of(slot, mode);
     if wait.start_ns == 0 {
@@ -225,7 +227,7 @@ extern "C" fn end_if_over(slot: *mut PollDescSlot, request: *const Request) -> u
     }
     let has_parked = if wait.flags & flag::RAN_THEN != 0 {
         // Told EAGAIN once more, it rather tried again by itself; and if the event still stands in the pollDesc, it never waited for it.
-        again == 0 && !ticks::has_run_on(wait) && is_unready(pd, mode) != 0
+        again == 0 && !ticks::has_run_on(wait) && !is_ready(pd, mode)
     } else {
         wait.poll_ns != 0 || wait.flags & flag::STARTED_BEFORE != 0
     };
@@ -236,36 +238,39 @@ extern "C" fn end_if_over(slot: *mut PollDescSlot, request: *const Request) -> u
     if again != 0 {
         wait.flags |= flag::SPURIOUS;
     }
-    wait::end_wait(slot, mode, u64::from(outcome::READY), now());
+    wait::end_wait(slot, mode, u64::from(outcome::READY), now(), u64::from(request.target()));
     then::ENDED
 }
 
-/// Not 0: no event stands in the pollDesc, so whoever it came for has taken it. A function of its own for its stack.
+/// Whether an event stands in the pollDesc that nobody has taken. A function of its own for its stack.
 #[inline(never)]
-fn is_unready(pd: u64, mode: u64) -> u64 {
-    u64::from(PollDesc::read(pd).is_some_and(|desc| !desc.is_ready(mode)))
+fn is_ready(pd: u64, mode: u64) -> bool {
+    let Some(desc) = PollDesc::read(pd) else {
+        emit::count(Counter::ReadAtPoll);
+        return false;
+    };
+    desc.is_ready(mode)
 }
 
-/// The goroutine was told to come again: it is about to park. `slot` is what the fd had the last time, or null. Returns 0 when
-/// the target's memory could not be read. A function of its own for its stack.
+/// The goroutine was told to come again: it is about to park. `slot` is what the fd had the last time, or null. A function of its own for
+/// its stack.
 #[inline(never)]
-fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot) -> u64 {
-    u64::from(try_begin(call, request, slot).is_some())
-}
-
-#[inline(always)]
-fn try_begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot) -> Option<()> {
+fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot) {
     let &Request { key, g, mode, stands_for, registers, .. } = request;
     let mut desc = PollDesc::NONE;
-    let Some(slot) = fd_slot::slot_of(key, slot, &mut desc) else { return Some(()) };
-    let Goroutine { goid, labels, stack_hi } = Goroutine::read(g)?;
+    let Some(slot) = fd_slot::slot_of(key, slot, &mut desc) else { return };
+    let Goroutine { goid, labels, stack_hi } = Goroutine::read(g).unwrap_or(Goroutine::UNREADABLE);
     let registers = registers as u32;
     wait::begin_wait(slot, &desc, &Parking { key, g, goid, mode, now_ns: now(), stands_for, registers });
     // SAFETY: see wait::begin_wait for who else writes it.
-    let wait = wait::of(unsafe { &mut *slot }, mode);
+    let slot = unsafe { &mut *slot };
+    // Not written again and again: another CPU reads the line when it stamps the wait.
+    if slot.is_current != slot.file.known {
+        slot.is_current = slot.file.known;
+    }
+    let wait = wait::of(slot, mode);
     wait.stack_hash = stack::hash_of_syscall(call, stack_hi, wait.stack_hash, request.target());
     wait.labels_hash = labels::hash(labels, request.target());
-    Some(())
 }
 
 /// A connect may have begun. Go registers the fd afterwards, and then waits.
@@ -279,15 +284,17 @@ fn connecting(call: &Syscall, target: Target) {
     }
 }
 
-/// The fd that was registered, if it is one that the goroutine is connecting: it waits for it now.
+/// An fd was registered. Returns it if the goroutine is connecting it: it waits for it now.
 #[inline(always)]
 fn registered(call: &Syscall, target: Target) -> Option<i32> {
     if call.result() != 0 || call.argument::<1>() != EPOLL_CTL_ADD {
         return None;
     }
+    let fd = call.argument::<2>() as u32;
+    fd_slot::registered(slot_key(u64::from(fd), target.index));
     let key = slot_key(call.g(), target.index);
     // SAFETY: the value is copied at once.
-    let fd = unsafe { maps::CONNECTS.get(&key) }.copied()?;
+    let connecting = unsafe { maps::CONNECTS.get(&key) }.copied()?;
     let _ = maps::CONNECTS.remove(&key);
-    (u64::from(fd) == call.argument::<2>()).then_some(fd as i32)
+    (connecting == fd).then_some(fd as i32)
 }

@@ -6,7 +6,7 @@ use aya_ebpf::{helpers::bpf_get_current_pid_tgid, programs::ProbeContext};
 use aya_log_ebpf::debug;
 use netpoll_probe_common::{
     counter::Counter,
-    record::{SpuriousRecord, WaitRecord, flag, kind, outcome, poller, source},
+    record::{FirstWaitRecord, SpuriousRecord, WaitRecord, flag, kind, outcome, poller, source},
     sampling::SLOW_AFTER_NS,
     slot::{FileFacts, PollDescSlot, WaitSlot, of_slot_key, slot_key},
 };
@@ -100,6 +100,9 @@ pub extern "C" fn begin_wait(slot: *mut PollDescSlot, desc: *const PollDesc, par
     let (slot, desc, parking) = unsafe { (&mut *slot, &*desc, &*parking) };
     let &Parking { key, g, goid, mode, now_ns, stands_for, registers } = parking;
     let is_same_file = file::refresh(&mut slot.file, desc, of_slot_key(key).1);
+    if !is_same_file {
+        slot.is_told = 0;
+    }
     // SAFETY: a part of the slot that `of` does not touch.
     let facts = unsafe { &*(&raw const slot.file) };
     let wait = of(slot, mode);
@@ -274,7 +277,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
         let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
         (wait.stack_hash, wait.labels_hash) = (stack_hash, labels_hash);
     }
-    end_wait(slot, mode, u64::from(outcome), now_ns);
+    end_wait(slot, mode, u64::from(outcome), now_ns, u64::from(target.index));
     let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
     if !by_syscalls {
         // Of the next wait's stack nothing is known until it ends.
@@ -291,11 +294,17 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
     Some(())
 }
 
-/// A wait has ended, as [`outcome`] says, of the current thread's goroutine: it is added to its cell, or handed over. Its stack and labels
+/// A wait has ended, as [`outcome`] says, of the current thread's goroutine, in the target of this number: it is added to its cell, or handed over. Its stack and labels
 /// stand in the slot. A global function ([`crate`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn end_wait(slot: *mut PollDescSlot, mode: u64, outcome: u64, now_ns: u64) -> u64 {
+pub extern "C" fn end_wait(
+    slot: *mut PollDescSlot,
+    mode: u64,
+    outcome: u64,
+    now_ns: u64,
+    target: u64,
+) -> u64 {
     if slot.is_null() {
         return 0;
     }
@@ -306,6 +315,15 @@ pub extern "C" fn end_wait(slot: *mut PollDescSlot, mode: u64, outcome: u64, now
     let wait = of(slot, mode);
     let start_ns = wait.start_ns;
     set_start(wait, 0);
+    if wait.goid == 0 {
+        // It could not be read when it began.
+        wait.goid = read::user(wait.g + config!(g_goid)).unwrap_or(0);
+        if wait.goid == 0 {
+            emit::count(Counter::ReadTarget);
+            return 0;
+        }
+        wait.labels_hash = labels::hash(labels::of(wait.g), target as u32);
+    }
     let sent_ns = if mode == READ { sent_since(wait, facts, start_ns, now_ns) } else { 0 };
     // Plus zero, which the verifier does not know ([`regs::Syscall::nothing`]), in all bits.
     let sent_ns = sent_ns ^ (start_ns >> 60).wrapping_mul(u64::MAX / 15);
@@ -316,24 +334,56 @@ pub extern "C" fn end_wait(slot: *mut PollDescSlot, mode: u64, outcome: u64, now
     0
 }
 
-/// Hands over a wait that has ended.
+/// Hands over a wait that has ended; with its file, if user space does not know that.
 #[inline(always)]
 fn hand_over(slot: &mut PollDescSlot, how: cells::How, start_ns: u64, now_ns: u64, sent_ns: u64) {
-    let Some(mut entry) = maps::RING.reserve::<WaitRecord>(0) else {
+    if slot.is_told == 1 && slot.file.known == 1 {
+        let Some(mut entry) = maps::RING.reserve::<WaitRecord>(0) else {
+            emit::count(Counter::RingFullWait);
+            return;
+        };
+        // SAFETY: the entry is a record's bytes.
+        unsafe { fill(entry.as_mut_ptr(), slot, how, start_ns, now_ns, sent_ns) };
+        entry.submit(emit::wakeup_at(now_ns));
+        return;
+    }
+    let Some(mut entry) = maps::RING.reserve::<FirstWaitRecord>(0) else {
         emit::count(Counter::RingFullWait);
         return;
     };
-    let thread = bpf_get_current_pid_tgid();
-    // SAFETY: a part of the slot that `of` does not touch.
-    let (facts, pd) = unsafe { (&*(&raw const slot.file), slot.pd) };
-    let wait = of(slot, how.mode());
     let record = entry.as_mut_ptr();
-    // SAFETY: the entry is a WaitRecord's bytes; every field is written. One by one, because the record would fill half of the stack that a
-    // program has.
+    // SAFETY: as above; every field is written.
+    unsafe {
+        fill(&raw mut (*record).wait, slot, how, start_ns, now_ns, sent_ns);
+        (*record).wait.header.kind = kind::FIRST_WAIT;
+        (*record).wait.header.bytes = size_of::<FirstWaitRecord>() as u16;
+        (&raw const slot.file).copy_to_nonoverlapping(&raw mut (*record).file, 1);
+    }
+    entry.submit(emit::wakeup_at(now_ns));
+    // Who sees this gets a later place in the ring.
+    slot.is_told = slot.file.known;
+}
+
+/// Fills a record. Field by field, because one would fill a quarter of the stack that a program has.
+///
+/// # Safety
+/// There is room for one.
+#[inline(always)]
+unsafe fn fill(
+    record: *mut WaitRecord,
+    slot: &mut PollDescSlot,
+    how: cells::How,
+    start_ns: u64,
+    now_ns: u64,
+    sent_ns: u64,
+) {
+    let thread = bpf_get_current_pid_tgid();
+    let pd = slot.pd;
+    let wait = of(slot, how.mode());
+    // SAFETY: the caller's; every field is written.
     unsafe {
         (*record).header = emit::header::<WaitRecord>(kind::WAIT, (thread >> 32) as u32);
         (*record).pd = pd;
-        (*record).g = wait.g;
         (*record).goid = wait.goid;
         (*record).start_ns = start_ns;
         (*record).kernel_ready_ns = wait.kernel_ready_ns;
@@ -344,7 +394,6 @@ fn hand_over(slot: &mut PollDescSlot, how: cells::How, start_ns: u64, now_ns: u6
         (*record).sent_ns = sent_ns;
         (*record).stack_hash = wait.stack_hash;
         (*record).labels_hash = wait.labels_hash;
-        (&raw const *facts).copy_to_nonoverlapping(&raw mut (*record).file, 1);
         (*record).fd = wait.fd;
         (*record).tid = thread as u32;
         (*record).socket_state = wait.socket_state;
@@ -356,7 +405,6 @@ fn hand_over(slot: &mut PollDescSlot, how: cells::How, start_ns: u64, now_ns: u6
         (*record).reserved = 0;
         (*record).stands_for = wait.stands_for;
     }
-    entry.submit(emit::wakeup_at(now_ns));
 }
 
 /// When this process last sent something on the socket in this wait; 0: it did not.

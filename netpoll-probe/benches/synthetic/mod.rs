@@ -13,13 +13,18 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are not in test functions")]
 #![expect(clippy::cast_possible_truncation, reason = "numbers are made to fit")]
 
-use std::{collections::HashSet, path::Path, process::Command, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    process::Command,
+    sync::Arc,
+};
 
 use netpoll_probe::gobin::GoBinary;
 use netpoll_probe_common::{
     record::{
-        Header, LabelsRecord, SpuriousRecord, StackRecord, UnixNameRecord, WaitRecord, flag, kind, outcome,
-        poller, source,
+        FirstWaitRecord, Header, LabelsRecord, SpuriousRecord, StackRecord, UnixNameRecord, WaitRecord, flag,
+        kind, outcome, poller, source,
     },
     slot::FileFacts,
 };
@@ -69,6 +74,8 @@ pub(crate) struct Records {
     now_ns: u64,
     waits: u64,
     known: HashSet<(u16, u64)>,
+    /// The inodes that were told, by pollDesc.
+    told: HashMap<u64, u64>,
 }
 
 /// Leaf first; `…` stands for functions of the program.
@@ -172,6 +179,7 @@ impl Records {
             now_ns: 1_000_000_000_000,
             waits: 0,
             known: HashSet::with_capacity(REMEMBERED),
+            told: HashMap::new(),
         }
     }
 
@@ -230,16 +238,21 @@ impl Records {
         let pd = 0x7f00_0000_0000 + number * 0x118;
         let mut record = WaitRecord::new_zeroed();
         record.header = header::<WaitRecord>(kind::WAIT);
-        (record.pd, record.g, record.goid) = (pd, 0xc0_0000_0000 + goid % self.load.goroutines * 0x1c0, goid);
+        (record.pd, record.goid) = (pd, goid);
         (record.start_ns, record.end_ns) = (start_ns, end_ns);
         (record.kernel_ready_ns, record.poll_ns) = if is_ready { (ready_ns, poll_ns) } else { (0, 0) };
         record.last_poll_ns = poll_ns;
-        (record.stack_hash, record.labels_hash, record.file) = (stack_hash, labels_hash, file);
+        (record.stack_hash, record.labels_hash) = (stack_hash, labels_hash);
         (record.fd, record.tid, record.socket_state) = (fd, TGID + number as u32 % 8, socket_state);
         record.flags = if self.random().is_multiple_of(2) { flag::SENT_BEFORE } else { 0 };
         (record.mode, record.outcome, record.kernel_ready_source) = (mode, outcome, source::CALLBACK);
         record.poller = if self.random().is_multiple_of(4) { poller::NONBLOCKING } else { poller::BLOCKING };
-        put(to, &record);
+        if self.told.insert(pd, file.inode) == Some(file.inode) {
+            put(to, &record);
+        } else {
+            record.header = header::<FirstWaitRecord>(kind::FIRST_WAIT);
+            put(to, &FirstWaitRecord { wait: record, file });
+        }
         if is_ready && self.random().is_multiple_of(50) {
             let header = header::<SpuriousRecord>(kind::SPURIOUS);
             put(to, &SpuriousRecord { header, pd, goid, again_ns: end_ns + 2_000, mode: u64::from(mode) });

@@ -43,7 +43,7 @@ pub(super) fn put(
             // The first one as if the goroutine stood in the call that it is in.
             let pcs = stack.frames.iter().skip(poll.frame).enumerate();
             let pcs = pcs.map(|(depth, frame)| frame.pc - u64::from(depth == 0 && !frame.is_exact));
-            correlator.open_stack(poll.poll_desc, goroutine.g, pcs.collect());
+            correlator.open_stack(poll.poll_desc, goroutine.goid, pcs.collect());
         }
         let file = files.get(&poll.fd);
         let tag = process.program().tag(poll.fdseq);
@@ -154,7 +154,7 @@ pub(super) fn at_end(
             {
                 let pcs = stack.frames.iter().skip(poll.frame).map(|frame| (frame.pc, frame.is_exact));
                 wait.stack = Some(symbolizer.walked(bias, pcs, stacks));
-            } else if let Some(pcs) = correlator.late_stack(slot.pd, taken.g, wait.clocks.start_ns) {
+            } else if let Some(pcs) = correlator.late_stack(slot.pd, taken.goid, wait.clocks.start_ns) {
                 wait.stack = Some(symbolizer.walked(bias, leaf_first(&pcs), stacks));
             }
             open.push((wait, Sent::of_open(&taken, files.get(&(process.id().tgid, taken.fd)))));

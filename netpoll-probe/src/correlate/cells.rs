@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use netpoll_probe_common::{
     cell::{BUCKETS, CellHistograms, CellKey, CellSums, Ended, Split, kind, part},
     record::WaitRecord,
+    slot::FileFacts,
 };
 
 use super::{clocks::source_of, codes::poller_of};
@@ -14,16 +15,16 @@ use crate::model::{
     wait::Phase,
 };
 
-/// Which waits are like this one, as far as they can be added up in the kernel; `None`: it is out of the ordinary.
+/// Which waits are like this one, on `file`, as far as they can be added up in the kernel; `None`: it is out of the ordinary.
 #[must_use]
-pub fn key_of(record: &WaitRecord) -> Option<CellKey> {
-    if record.stack_hash == 0 || record.file.known != 1 {
+pub fn key_of(record: &WaitRecord, file: &FileFacts) -> Option<CellKey> {
+    if record.stack_hash == 0 || file.known != 1 {
         return None;
     }
     let split = Split::of(&ended(record))?;
     Some(CellKey {
         stack_hash: record.stack_hash,
-        inode: record.file.inode,
+        inode: file.inode,
         tgid: record.header.tgid,
         fd: record.fd,
         kind: split.kind,
@@ -137,7 +138,7 @@ mod tests {
     use netpoll_probe_common::{
         cell::{CELL_COUNT_MAX, LONG_NS},
         histogram::bucket_of,
-        record::{flag, outcome},
+        record::{FirstWaitRecord, flag, outcome},
     };
     use proptest::prelude::*;
     use zerocopy::FromZeros as _;
@@ -157,7 +158,8 @@ mod tests {
 
     fn correlated(record: WaitRecord) -> Correlated {
         let mut correlator = Correlator::new(1);
-        correlator.push(Event::Wait(record));
+        let file = FileFacts { known: 1, inode: 77, ..FileFacts::UNKNOWN };
+        correlator.push(Event::FirstWait(Box::new(FirstWaitRecord { wait: record, file })));
         correlator.take_all().next().unwrap()
     }
 
@@ -198,8 +200,6 @@ mod tests {
             record.mode = if is_write { b'w' } else { b'r' };
             (record.kernel_ready_source, record.poller) = (source, poller);
             (record.stack_hash, record.stands_for, record.fd) = (5, 1, 9);
-            record.file.known = 1;
-            record.file.inode = 77;
             record
         }
     }

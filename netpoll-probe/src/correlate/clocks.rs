@@ -14,7 +14,7 @@
 
 use netpoll_probe_common::{
     record::{WaitRecord, flag, source},
-    slot::{TCP_SYN_SENT, WaitSlot},
+    slot::{FileFacts, TCP_SYN_SENT, WaitSlot},
 };
 
 use super::endpoint::{AF_INET, AF_INET6};
@@ -33,9 +33,9 @@ pub struct Judged {
     pub clamped: u32,
 }
 
-/// Applies the rules to one record.
+/// Applies the rules to one record, of a wait on `file`.
 #[must_use]
-pub fn judge(record: &WaitRecord, mode: Mode, outcome: Outcome) -> Judged {
+pub fn judge(record: &WaitRecord, file: &FileFacts, mode: Mode, outcome: Outcome) -> Judged {
     let (start_ns, end_ns) = (record.start_ns, record.end_ns.max(record.start_ns));
     let mut clamped = u32::from(record.end_ns < record.start_ns);
     let mut clocks = Clocks {
@@ -60,8 +60,7 @@ pub fn judge(record: &WaitRecord, mode: Mode, outcome: Outcome) -> Judged {
         clocks.kernel_ready_ns = Some(start_ns);
         clocks.kernel_ready_source = KernelReadySource::BeforePark;
     };
-    let connected_at_start =
-        matches!(record.file.family, AF_INET | AF_INET6) && record.socket_state != TCP_SYN_SENT;
+    let connected_at_start = matches!(file.family, AF_INET | AF_INET6) && record.socket_state != TCP_SYN_SENT;
     if record.flags & flag::READY_AT_START != 0 {
         before_park(&mut clocks);
         clocks.poll_ns = Some(start_ns);

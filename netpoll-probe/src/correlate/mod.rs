@@ -97,6 +97,8 @@ impl Sent {
 pub struct Correlator {
     pid: u32,
     endpoints: Endpoints,
+    /// By pollDesc; there are as many of those as the process ever had files open at once.
+    files: HashMap<u64, FileFacts>,
     stacks: Recent<u64, Arc<[u64]>>,
     labels: Recent<u64, Labels>,
     held: VecDeque<Correlated>,
@@ -105,9 +107,9 @@ pub struct Correlator {
     /// The number of the last wait of each pollDesc's direction, while it is held.
     last: HashMap<Key, (u64, u64)>,
     newest_ns: u64,
-    /// Stacks of waits that were open when the recording ended, and have ended since: by pollDesc, g and start.
+    /// Stacks of waits that were open when the recording ended, and have ended since: by pollDesc, goroutine and start.
     late_stacks: HashMap<(u64, u64, u64), Arc<[u64]>>,
-    /// Stacks of waits that were open when the recording began: by pollDesc and g.
+    /// Stacks of waits that were open when the recording began: by pollDesc and goroutine.
     early_stacks: HashMap<(u64, u64), Arc<[u64]>>,
     until_ns: u64,
     /// Calls of the C library's resolver.
@@ -122,6 +124,7 @@ impl Correlator {
         Self {
             pid,
             endpoints: Endpoints::default(),
+            files: HashMap::default(),
             // As many as the programs believe are here.
             stacks: Recent::new(STACKS as usize),
             labels: Recent::new(LABEL_SETS as usize),
@@ -143,8 +146,8 @@ impl Correlator {
     }
 
     /// The stack of a wait that was open when the recording began, for when its end brings none. `pcs` as [`Correlated::pcs`].
-    pub fn open_stack(&mut self, pd: u64, g: u64, pcs: Arc<[u64]>) {
-        self.early_stacks.insert((pd, g), pcs);
+    pub fn open_stack(&mut self, pd: u64, goid: u64, pcs: Arc<[u64]>) {
+        self.early_stacks.insert((pd, goid), pcs);
     }
 
     /// The addresses of the stack with this hash.
@@ -163,6 +166,10 @@ impl Correlator {
     pub fn push(&mut self, event: Event) {
         match event {
             Event::Wait(record) => self.wait(&record),
+            Event::FirstWait(record) => {
+                self.files.insert(record.wait.pd, record.file);
+                self.wait(&record.wait);
+            }
             Event::Stack(record) => {
                 let frames = usize::try_from(record.frames).unwrap_or(usize::MAX).min(record.pcs.len());
                 let pcs = record.pcs.get(..frames).unwrap_or_default();
@@ -221,8 +228,8 @@ impl Correlator {
 
     /// The addresses of an open wait's stack, if it ended soon after the recording did.
     #[must_use]
-    pub fn late_stack(&self, pd: u64, g: u64, start_ns: u64) -> Option<Arc<[u64]>> {
-        self.late_stacks.get(&(pd, g, start_ns)).cloned()
+    pub fn late_stack(&self, pd: u64, goid: u64, start_ns: u64) -> Option<Arc<[u64]>> {
+        self.late_stacks.get(&(pd, goid, start_ns)).cloned()
     }
 
     /// The waits of a slot that were open when the recording ended, each with the slot's part that it is in.
@@ -268,12 +275,13 @@ impl Correlator {
             if self.late_stacks.len() < LATE_STACKS
                 && let Some(pcs) = known(&mut self.stacks, record.stack_hash)
             {
-                self.late_stacks.insert((record.pd, record.g, record.start_ns), pcs);
+                self.late_stacks.insert((record.pd, record.goid, record.start_ns), pcs);
             }
             return;
         }
-        let judged = clocks::judge(record, mode, outcome);
-        let endpoint = self.endpoints.of(&record.file, record.socket_state);
+        let file = self.files.get(&record.pd).copied().unwrap_or(FileFacts::UNKNOWN);
+        let judged = clocks::judge(record, &file, mode, outcome);
+        let endpoint = self.endpoints.of(&file, record.socket_state);
         let wait = Wait {
             pid: self.pid,
             goid: record.goid,
@@ -294,17 +302,18 @@ impl Correlator {
             stands_for: record.stands_for.max(1),
         };
         self.quality.clamped += u64::from(judged.clamped);
-        self.count(&wait, record.file.known == 1);
+        self.count(&wait, file.known == 1);
         self.newest_ns = self.newest_ns.max(record.end_ns);
         self.last
             .insert((record.pd, record.goid, mode), (self.first + self.held.len() as u64, record.end_ns));
-        let early = if wait.started_before { self.early_stacks.remove(&(record.pd, record.g)) } else { None };
+        let early =
+            if wait.started_before { self.early_stacks.remove(&(record.pd, record.goid)) } else { None };
         let pcs = known(&mut self.stacks, record.stack_hash).or(early);
         let sent = Sent {
             before: record.flags & flag::SENT_BEFORE != 0,
             last_ns: (record.sent_ns != 0).then_some(record.sent_ns),
         };
-        let like = cells::key_of(record);
+        let like = cells::key_of(record, &file);
         self.held.push_back(Correlated { wait, stack_hash: record.stack_hash, pcs, sent, like });
     }
 

@@ -2,7 +2,8 @@
 
 use netpoll_probe_common::{
     record::{
-        Header, SpuriousRecord, StackRecord, UnixNameRecord, WaitRecord, flag, kind, outcome, poller, source,
+        FirstWaitRecord, Header, SpuriousRecord, StackRecord, UnixNameRecord, WaitRecord, flag, kind,
+        outcome, poller, source,
     },
     slot::{FileFacts, TCP_SYN_SENT},
 };
@@ -36,7 +37,6 @@ fn record(goid: u64, start_ns: u64, end_ns: u64) -> WaitRecord {
     WaitRecord {
         header: Header { kind: kind::WAIT, bytes: 0, tgid: 4242 },
         pd: 0x1000,
-        g: 0xc000_0000,
         goid,
         start_ns,
         kernel_ready_ns: end_ns - 3,
@@ -47,7 +47,6 @@ fn record(goid: u64, start_ns: u64, end_ns: u64) -> WaitRecord {
         sent_ns: 0,
         stack_hash: 5,
         labels_hash: 0,
-        file: file(),
         fd: 9,
         tid: 4,
         socket_state: 1,
@@ -61,10 +60,15 @@ fn record(goid: u64, start_ns: u64, end_ns: u64) -> WaitRecord {
     }
 }
 
+/// The first wait on a file.
+fn on(file: FileFacts, wait: WaitRecord) -> Event {
+    Event::FirstWait(Box::new(FirstWaitRecord { wait, file }))
+}
+
 fn waits(records: impl IntoIterator<Item = WaitRecord>) -> Vec<Wait> {
     let mut correlator = Correlator::new(1);
     for record in records {
-        correlator.push(Event::Wait(record));
+        correlator.push(on(file(), record));
     }
     correlator.take_all().map(|correlated| correlated.wait).collect()
 }
@@ -195,7 +199,7 @@ fn a_unix_socket_that_is_used_keeps_its_name_whatever_comes() {
             correlator.push(Event::UnixName(Box::new(name)));
         }
         let file = FileFacts { inode, family: 1, protocol: 0, ..file() };
-        correlator.push(Event::Wait(WaitRecord { file, ..record(7, 100, 200) }));
+        correlator.push(on(file, record(7, 100, 200)));
         // A new listener: all endpoints are made again.
         let listener = FileFacts { local_port: u16::try_from(inode).unwrap(), ..self::file() };
         correlator.open_file(&listener, endpoint::TCP_LISTEN);
@@ -215,7 +219,7 @@ fn a_connection_that_came_to_a_listener_is_inbound() {
     let mut correlator = Correlator::new(1);
     correlator.open_file(&FileFacts { local_port: 8080, inode: 1, ..file() }, endpoint::TCP_LISTEN);
     let served = FileFacts { local_port: 8080, remote_port: 51_000, ..file() };
-    correlator.push(Event::Wait(WaitRecord { file: served, ..record(7, 100, 200) }));
+    correlator.push(on(served, record(7, 100, 200)));
     let wait = correlator.take_all().next().unwrap().wait;
     assert_eq!(wait.endpoint.direction, Direction::Inbound);
 }

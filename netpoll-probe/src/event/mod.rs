@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use netpoll_probe_common::record::{
-    ExecRecord, Header, LabelsRecord, ResolveRecord, SpuriousRecord, StackRecord, UnixNameRecord, WaitRecord,
-    kind,
+    ExecRecord, FirstWaitRecord, Header, LabelsRecord, ResolveRecord, SpuriousRecord, StackRecord,
+    UnixNameRecord, WaitRecord, kind,
 };
 use thiserror::Error;
 use zerocopy::FromBytes;
@@ -13,6 +13,8 @@ use zerocopy::FromBytes;
 pub enum Event {
     /// A wait ended.
     Wait(WaitRecord),
+    /// The same, and its file, which was not told before.
+    FirstWait(Box<FirstWaitRecord>),
     /// The addresses of a stack that waits will name.
     Stack(Box<StackRecord>),
     /// The names of a unix socket.
@@ -33,6 +35,7 @@ impl Event {
     pub fn tgid(&self) -> u32 {
         match self {
             Self::Wait(record) => record.header.tgid,
+            Self::FirstWait(record) => record.wait.header.tgid,
             Self::Stack(record) => record.header.tgid,
             Self::UnixName(record) => record.header.tgid,
             Self::Labels(record) => record.header.tgid,
@@ -71,6 +74,9 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     let wrong_size = || DecodeError::Size { kind: header.kind, bytes: bytes.len() };
     match header.kind {
         kind::WAIT => read(bytes).map(Event::Wait).ok_or_else(wrong_size),
+        kind::FIRST_WAIT => {
+            read(bytes).map(|record| Event::FirstWait(Box::new(record))).ok_or_else(wrong_size)
+        }
         kind::STACK => read(bytes).map(|record| Event::Stack(Box::new(record))).ok_or_else(wrong_size),
         kind::UNIX_NAME => read(bytes).map(|record| Event::UnixName(Box::new(record))).ok_or_else(wrong_size),
         kind::LABELS => read(bytes).map(|record| Event::Labels(Box::new(record))).ok_or_else(wrong_size),

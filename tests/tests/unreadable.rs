@@ -1,0 +1,43 @@
+//! What the target's memory does not give at the moment is asked of the kernel, as root.
+
+use std::{process::Command, time::Duration};
+
+use netpoll_probe_tests::{
+    fixture::GoProgram,
+    live,
+    probe::{self, Recording},
+    process::{Follow, Process},
+    record::Outcome,
+};
+use serde_json::json;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A page that is moved, or becomes part of a huge one, is gone for a moment; the file's epoll item says the same as the pollDesc in it.
+#[test]
+fn waits_that_begin_while_their_poll_desc_cannot_be_read_are_seen() {
+    const WAITS: usize = 40;
+    let _turn = live::turn();
+    probe::require_root().unwrap();
+    let program = GoProgram::new("unreadable").build().unwrap();
+    let mut target = Process::spawn(&mut Command::new(program), Follow::Stdout).unwrap();
+    target.wait_for_line("READY", TIMEOUT).unwrap();
+    let choices = ["--hooks", "syscalls"];
+    let recording = Recording::start(&probe::executable().unwrap(), target.id(), &choices, TIMEOUT).unwrap();
+    target.tell(&WAITS.to_string()).unwrap();
+    target.wait_for_line("DONE", TIMEOUT).unwrap();
+    let recorded = recording.stop(TIMEOUT).unwrap();
+
+    let waits: Vec<_> = recorded
+        .records
+        .iter()
+        .filter(|record| record.kind == "tcp" && record.outcome == Outcome::Ready)
+        .collect();
+    assert_eq!(waits.len(), WAITS, "{}", recorded.summary["quality"]);
+    for wait in waits {
+        // The byte comes 5 ms after the program decided to read.
+        assert!((500_000..1_000_000_000).contains(&wait.duration_ns()), "{wait:?}");
+        assert!(wait.remote.is_some() && wait.kernel_ready_ns.is_some(), "{wait:?}");
+    }
+    assert_eq!(recorded.summary["quality"]["lost"], json!({}));
+}
