@@ -35,9 +35,11 @@ const ON_ITS_WAY_NS: u64 = 1_000_000;
 /// `epoll_pwait` takes milliseconds.
 const NS_PER_MS: u64 = 1_000_000;
 
-/// One `epoll_pwait` that returned events.
+/// One `epoll_pwait` that returned events. Those that begin as zero do not stand together: the compiler would make a call of it.
 #[repr(C)]
 struct Poll {
+    /// The fd, and below the pollDesc's address, of a goroutine that waits and has no slot; 0: none was seen.
+    unseen_fd: u64,
     now_ns: u64,
     /// The poller's last waking in this call, when it returned one event only; else 0.
     waking_ns: u64,
@@ -47,8 +49,7 @@ struct Poll {
     epfd: u64,
     /// The target's number.
     target: u64,
-    /// The fd, and the pollDesc's address, of a goroutine that waits and has no slot; 0: none was seen.
-    unseen_fd: u64,
+    /// See `unseen_fd`.
     unseen_pd: u64,
 }
 
@@ -78,8 +79,9 @@ pub fn exit(call: &Syscall, target: Target) {
     }
     let now_ns = now();
     let slot = if stands_in { thread_slot(target) } else { None };
-    let thread = left(slot, now_ns);
-    let ready_after_ns = if stands_in && sleeps { bound(call, &thread, target) } else { last_bound(target) };
+    let (left_ns, waking_ns) = left(slot, now_ns);
+    let ready_after_ns =
+        if stands_in && sleeps { bound(call, waking_ns, target) } else { last_bound(target) };
     if count <= 0 {
         return;
     }
@@ -99,10 +101,10 @@ pub fn exit(call: &Syscall, target: Target) {
         emit::count(Counter::ReadPollEvents);
         return;
     }
-    let is_its_waking = count == 1 && !may_have_timed_out(&thread, call);
+    let is_its_waking = count == 1 && !may_have_timed_out(left_ns, waking_ns, call);
     let mut poll = Poll {
         now_ns,
-        waking_ns: if is_its_waking { thread.waking_ns } else { 0 } ^ nothing,
+        waking_ns: if is_its_waking { waking_ns } else { 0 } ^ nothing,
         ready_after_ns: ready_after_ns ^ nothing,
         poller: u64::from(poller_of(call, slot)) ^ nothing,
         epfd: call.argument::<0>(),
@@ -133,13 +135,13 @@ fn thread_slot(target: Target) -> Option<*mut ThreadSlot> {
     maps::THREADS.get_ptr_mut(&target.thread)
 }
 
-/// What is known of the thread's call, and marks that it has left.
+/// Marks that the thread has left its call. Returns when it had left the one before, and when it was last woken in this one.
 #[inline(always)]
-fn left(slot: Option<*mut ThreadSlot>, now_ns: u64) -> ThreadSlot {
-    let Some(slot) = slot else { return ThreadSlot::default() };
+fn left(slot: Option<*mut ThreadSlot>, now_ns: u64) -> (u64, u64) {
+    let Some(slot) = slot else { return (0, 0) };
     // SAFETY: a map value; only this thread and its wakers touch it, and they only while it sleeps.
     unsafe {
-        let was = *slot;
+        let was = ((*slot).left_ns, (*slot).waking_ns);
         (*slot).left_ns = now_ns;
         (*slot).waking_ns = 0;
         was
@@ -149,7 +151,7 @@ fn left(slot: Option<*mut ThreadSlot>, now_ns: u64) -> ThreadSlot {
 /// The bound for what this call returned, from calls before. What this one left behind was not ready when it looked, which was after its
 /// waking.
 #[inline(always)]
-fn bound(call: &Syscall, thread: &ThreadSlot, target: Target) -> u64 {
+fn bound(call: &Syscall, waking_ns: u64, target: Target) -> u64 {
     let Some(last) = maps::LAST_POLL.get_ptr_mut(target.index) else { return 0 };
     // SAFETY: a map value. Two pollers at once may mix: then the bound is the older or the newer one, both true.
     unsafe {
@@ -157,8 +159,8 @@ fn bound(call: &Syscall, thread: &ThreadSlot, target: Target) -> u64 {
         if call.result() >= call.argument::<2>() as i64 {
             // A call that was full may have left something behind.
             *last = 0;
-        } else if thread.waking_ns != 0 {
-            *last = thread.waking_ns;
+        } else if waking_ns != 0 {
+            *last = waking_ns;
         }
         before_ns
     }
@@ -172,9 +174,9 @@ fn last_bound(target: Target) -> u64 {
 /// Whether the thread's last waking may have been its own timeout: then what it collected came at some time on its way, or earlier, and
 /// not at the waking. The call began after the thread had left the one before.
 #[inline(always)]
-fn may_have_timed_out(thread: &ThreadSlot, call: &Syscall) -> bool {
+fn may_have_timed_out(left_ns: u64, waking_ns: u64, call: &Syscall) -> bool {
     let timeout_ms = call.argument::<3>() as i32;
-    timeout_ms >= 0 && thread.waking_ns >= thread.left_ns + timeout_ms as u64 * NS_PER_MS
+    timeout_ms >= 0 && waking_ns >= left_ns + timeout_ms as u64 * NS_PER_MS
 }
 
 /// Who polls: with a timeout an M that may sleep; without, one that runs goroutines, or `sysmon`, which never holds a P. That a thread runs

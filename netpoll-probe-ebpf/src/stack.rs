@@ -105,17 +105,20 @@ fn hash(context: *mut c_void, leaf: &Leaf, last: u64) -> u64 {
         emit::count(Counter::StackWalk);
         return 0;
     }
-    hand_over_stack(hash, last, user.number())
+    if hash == last {
+        return if is_whole(scratch, user) { hash } else { 0 };
+    }
+    hand_over_stack(hash, user.number())
 }
 
 /// Hands the stack in the scratch over, if it is new. Returns its hash, or 0 if that was not possible. A global function ([`crate`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn hand_over_stack(hash: u64, last: u64, user: u64) -> u64 {
+extern "C" fn hand_over_stack(hash: u64, user: u64) -> u64 {
     let user = scratch::User::of(user);
     let Some(scratch) = maps::STACK_SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: a lookup of a value that nobody reads.
-    if hash == last || unsafe { maps::STACKS_SEEN.get(&hash) }.is_some() {
+    if unsafe { maps::STACKS_SEEN.get(&hash) }.is_some() {
         return if is_whole(scratch, user) { hash } else { 0 };
     }
     let Some(mut entry) = maps::RING.reserve::<StackRecord>(0) else {
@@ -214,17 +217,43 @@ extern "C" fn walk_copy(leaf: *const Leaf) -> u64 {
             walk.pc = if leaf.caller == ON_TOP { copy.cast::<u64>().read() } else { leaf.caller };
         }
     }
-    // SAFETY: the callback has the signature that the helper wants, and gets a context that outlives the loop.
-    unsafe {
-        bpf_loop(
-            STACK_FRAMES.div_ceil(FRAMES_AT_ONCE as usize) as u32,
-            next_frames as *mut c_void,
-            (&raw mut walk).cast(),
-            0,
-        );
-        (*walked).frames = walk.frames;
+    let first = walk.first;
+    if first_frames(&mut walk, walked.cast(), first) {
+        walk.first = first + FIRST_FRAMES;
+        // SAFETY: the callback has the signature that the helper wants, and gets a context that outlives the loop.
+        unsafe {
+            bpf_loop(
+                STACK_FRAMES.div_ceil(FRAMES_AT_ONCE as usize) as u32,
+                next_frames as *mut c_void,
+                (&raw mut walk).cast(),
+                0,
+            );
+        }
     }
+    // SAFETY: as above.
+    unsafe { (*walked).frames = walk.frames };
     if walk.beyond == 0 { walk.hash | 1 } else { 0 }
+}
+
+/// How many frames [`first_frames`] follows.
+const FIRST_FRAMES: u64 = 12;
+
+/// The first frames, from this number on, without a call for each few, and in registers: most stacks end here. Returns whether there are
+/// more. One by one: the compiler unrolls no loop of this size.
+#[inline(always)]
+fn first_frames(walk: &mut Walk, walked: *mut u8, first: u64) -> bool {
+    next_frame(walk, walked, first)
+        && next_frame(walk, walked, first + 1)
+        && next_frame(walk, walked, first + 2)
+        && next_frame(walk, walked, first + 3)
+        && next_frame(walk, walked, first + 4)
+        && next_frame(walk, walked, first + 5)
+        && next_frame(walk, walked, first + 6)
+        && next_frame(walk, walked, first + 7)
+        && next_frame(walk, walked, first + 8)
+        && next_frame(walk, walked, first + 9)
+        && next_frame(walk, walked, first + 10)
+        && next_frame(walk, walked, first + FIRST_FRAMES - 1)
 }
 
 /// Some frames: a callback of `bpf_loop`, which the verifier goes through once. A loop of the program itself it would go through frame by
