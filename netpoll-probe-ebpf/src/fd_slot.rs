@@ -9,37 +9,33 @@ use crate::{
     config::config,
     emit, file, maps,
     poll::{decode, is_plain},
-    polldesc::{self, PollDesc},
-    read, slots, wait,
+    polldesc, read, slots, wait,
 };
 
 /// Epoll instances that one file is looked for in: Go's, and a few of the program's own.
 const EPOLL_ITEMS: u32 = 4;
 
-/// The slot of an fd by its key, and in `desc` its fd and tag; who waits is not asked. `slot` is what it had the last time, or null. `None`:
-/// the fd is not in the netpoller, so the program polls it itself, or does not poll; or there is no room for it.
+/// The slot of an fd by its key, and the tag of its pollDesc. `slot` is what it had the last time, or null. `None`: the fd is not in the
+/// netpoller, so the program polls it itself, or does not poll; or there is no room for it.
 #[inline(always)]
-pub fn slot_of(key: u64, slot: *mut PollDescSlot, desc: &mut PollDesc) -> Option<*mut PollDescSlot> {
-    let (fd, target) = of_slot_key(key);
-    desc.fd = fd as i32;
+pub fn slot_of(key: u64, slot: *mut PollDescSlot) -> Option<(*mut PollDescSlot, u32)> {
     // SAFETY: a map value; see `registered` for who else writes this.
     if !slot.is_null() && unsafe { (*slot).is_current } == 1 {
         // SAFETY: as above.
-        desc.tag = unsafe { (*slot).file.tag };
-        return Some(slot);
+        return Some((slot, unsafe { (*slot).file.tag }));
     }
+    let (fd, target) = of_slot_key(key);
     let data = find_event_data(fd, u64::from(target));
     if data == 0 {
         return None;
     }
     let (pd, tag) = decode(data);
-    desc.tag = tag;
     let Some(slot) = slots::make(key, pd) else {
         emit::count(Counter::SlotsFull);
         return None;
     };
     take_over(slot, pd, key);
-    Some(slot)
+    Some((slot, tag))
 }
 
 /// The file of an fd is registered with an epoll instance, so it may have another pollDesc now than it had. Go does that once for each file,

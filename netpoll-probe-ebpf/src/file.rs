@@ -8,7 +8,7 @@ use netpoll_probe_common::{
     slot::FileFacts,
 };
 
-use crate::{config::config, emit, maps, polldesc::PollDesc, read, target};
+use crate::{config::config, emit, maps, read, target};
 
 /// `S_IFMT` and `S_IFSOCK`, `include/uapi/linux/stat.h`.
 const S_IFMT: u16 = 0o170_000;
@@ -38,12 +38,11 @@ pub fn of_fd(fd: u64) -> Option<u64> {
     (file != 0).then_some(file)
 }
 
-/// Brings `facts` up to date for an fd of the current task. Where `pollDesc.fdseq` exists (Go 1.21) one look is
+/// Brings `facts` up to date for an fd of the current task, whose pollDesc has this tag. Where `pollDesc.fdseq` exists (Go 1.21) one look is
 /// enough for as long as it stays the same; before, every wait looks, unless system calls show when the fd gets another file. Returns
 /// whether they were up to date.
 #[inline(always)]
-pub fn refresh(facts: &mut FileFacts, desc: &PollDesc, target: u32) -> bool {
-    let &PollDesc { fd, tag, .. } = desc;
+pub fn refresh(facts: &mut FileFacts, fd: i32, tag: u32, target: u32) -> bool {
     let is_told_of_changes = config!(pd_has_fdseq) == 1 || config!(follow_syscalls) == 1;
     if facts.known == 1 && facts.fd == fd && facts.tag == tag && is_told_of_changes {
         return true;

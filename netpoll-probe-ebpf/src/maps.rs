@@ -39,6 +39,11 @@ pub static SLOTS: HashMap<u64, PollDescSlot> = HashMap::with_max_entries(SLOT_CO
 #[map]
 pub static FD_SLOTS: Array<PollDescSlot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
+/// fd → the same, of a wait that was open before the programs were there, until the fd has another pollDesc. Only user space makes one: an
+/// array cannot be told to leave alone what the programs have written. It says how many there are before it loads this, and maps it.
+#[map]
+pub static OPEN_SLOTS: Array<PollDescSlot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
 /// By CPU: one more than the highest fd to which it gave a slot there. User space reads no further.
 #[map]
 pub static FD_SLOTS_END: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);

@@ -11,19 +11,30 @@ static EMPTY: PollDescSlot = PollDescSlot::EMPTY;
 /// The slot of a key ([`slot_key`](netpoll_probe_common::slot::slot_key)), if it has one.
 #[inline(always)]
 pub fn find(key: u64) -> Option<*mut PollDescSlot> {
-    match in_array(key) {
-        // SAFETY: a map value.
-        Some(slot) if unsafe { (*slot).pd } != 0 => Some(slot),
-        // User space put it there, for a wait that was open before: only a hash can be told to leave alone what the programs have written. It
-        // stays there until the fd has another pollDesc; goroutines of both directions may be at it, so it is not moved before.
-        _ => maps::SLOTS.get_ptr_mut(&key),
+    let Some(slot) = in_array(key) else { return maps::SLOTS.get_ptr_mut(&key) };
+    if is_used(slot) {
+        return Some(slot);
     }
+    // User space made it, for a wait that was open before. It stays where it is until the fd has another pollDesc: goroutines of both
+    // directions may be at it, so it is not moved before. In the hash are those for which there is no room in the array.
+    match maps::OPEN_SLOTS.get_ptr_mut(key as u32) {
+        Some(slot) if is_used(slot) => Some(slot),
+        Some(_) => None,
+        None => maps::SLOTS.get_ptr_mut(&key),
+    }
+}
+
+#[inline(always)]
+fn is_used(slot: *mut PollDescSlot) -> bool {
+    // SAFETY: a map value. User space writes this field last, in one piece.
+    unsafe { (&raw const (*slot).pd).read_volatile() != 0 }
 }
 
 /// The slot of a key, for a pollDesc, made if it has none.
 #[inline(always)]
 pub fn make(key: u64, pd: u64) -> Option<*mut PollDescSlot> {
-    if let Some(slot) = find(key)
+    let found = find(key);
+    if let Some(slot) = found
         // SAFETY: a map value.
         && unsafe { (*slot).pd } == pd
     {
@@ -33,8 +44,8 @@ pub fn make(key: u64, pd: u64) -> Option<*mut PollDescSlot> {
         will_be_read(key);
         return Some(slot);
     }
-    if let Some(slot) = maps::SLOTS.get_ptr_mut(&key) {
-        return Some(slot);
+    if found.is_some() {
+        return found;
     }
     let _ = maps::SLOTS.insert(&key, &EMPTY, 0);
     maps::SLOTS.get_ptr_mut(&key)

@@ -257,11 +257,22 @@ fn is_ready(pd: u64, mode: u64) -> bool {
 #[inline(never)]
 fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot) {
     let &Request { key, g, mode, stands_for, registers, .. } = request;
-    let mut desc = PollDesc::NONE;
-    let Some(slot) = fd_slot::slot_of(key, slot, &mut desc) else { return };
+    let Some((slot, tag)) = fd_slot::slot_of(key, slot) else { return };
     let Goroutine { goid, labels, stack_hi } = Goroutine::read(g).unwrap_or(Goroutine::UNREADABLE);
-    let registers = registers as u32;
-    wait::begin_wait(slot, &desc, &Parking { key, g, goid, mode, now_ns: now(), stands_for, registers });
+    let parking = Parking {
+        key,
+        g,
+        goid,
+        mode,
+        now_ns: now(),
+        stands_for,
+        registers: registers as u32,
+        fd: request.fd(),
+        tag,
+        // Then it will not park, and is no wait.
+        is_ready: 0,
+    };
+    wait::begin_wait(slot, &parking);
     // SAFETY: see wait::begin_wait for who else writes it.
     let slot = unsafe { &mut *slot };
     // Not written again and again: another CPU reads the line when it stamps the wait.
@@ -269,8 +280,8 @@ fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot) {
         slot.is_current = slot.file.known;
     }
     let wait = wait::of(slot, mode);
-    wait.stack_hash = stack::hash_of_syscall(call, stack_hi, wait.stack_hash, request.target());
     wait.labels_hash = labels::hash(labels, request.target());
+    wait.stack_hash = stack::hash_of_syscall(call, stack_hi, wait.stack_hash, request.target());
 }
 
 /// A connect may have begun. Go registers the fd afterwards, and then waits.

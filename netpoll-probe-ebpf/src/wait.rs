@@ -38,6 +38,12 @@ pub struct Parking {
     pub stands_for: u32,
     /// Not 0: it has just registered the fd.
     pub registers: u32,
+    /// The fd that it waits on.
+    pub fd: i32,
+    /// The tag of its pollDesc.
+    pub tag: u32,
+    /// Not 0: an event was collected that nobody has waited for.
+    pub is_ready: u64,
 }
 
 /// A uprobe: a goroutine is about to park; `argument_0` is its pollDesc, `argument_1` the mode.
@@ -81,7 +87,8 @@ fn try_start(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
         return Some(());
     }
     slot.pd = pd;
-    begin_wait(slot, &desc, &Parking { key, g, goid, mode, now_ns, stands_for, registers: 0 });
+    let (fd, tag, is_ready) = (desc.fd, desc.tag, u64::from(desc.is_ready(mode)));
+    begin_wait(slot, &Parking { key, g, goid, mode, now_ns, stands_for, registers: 0, fd, tag, is_ready });
     debug!(ctx, "goroutine {} waits on fd {}, mode {}", goid, desc.fd, mode);
     Some(())
 }
@@ -92,14 +99,14 @@ fn try_start(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
 /// only polls and stamps on other CPUs touch the same wait, and they do nothing while `start_ns` is 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn begin_wait(slot: *mut PollDescSlot, desc: *const PollDesc, parking: *const Parking) -> u64 {
-    if slot.is_null() || desc.is_null() || parking.is_null() {
+pub extern "C" fn begin_wait(slot: *mut PollDescSlot, parking: *const Parking) -> u64 {
+    if slot.is_null() || parking.is_null() {
         return 0;
     }
     // SAFETY: the callers'; of the slot see above.
-    let (slot, desc, parking) = unsafe { (&mut *slot, &*desc, &*parking) };
-    let &Parking { key, g, goid, mode, now_ns, stands_for, registers } = parking;
-    let is_same_file = file::refresh(&mut slot.file, desc, of_slot_key(key).1);
+    let (slot, parking) = unsafe { (&mut *slot, &*parking) };
+    let &Parking { key, g, goid, mode, now_ns, stands_for, registers, fd, tag, is_ready } = parking;
+    let is_same_file = file::refresh(&mut slot.file, fd, tag, of_slot_key(key).1);
     if !is_same_file {
         slot.is_told = 0;
     }
@@ -109,21 +116,21 @@ pub extern "C" fn begin_wait(slot: *mut PollDescSlot, desc: *const PollDesc, par
     set_start(wait, 0);
     wait.g = g;
     wait.goid = goid;
-    wait.fd = desc.fd;
+    wait.fd = fd;
     wait.stands_for = stands_for;
     // Of a reader's socket the state matters once: whether it listens.
-    if mode != READ || !is_same_file || wait.tag != desc.tag || wait.socket_state == 0 {
+    if mode != READ || !is_same_file || wait.tag != tag || wait.socket_state == 0 {
         wait.socket_state = u32::from(file::state(facts));
     }
-    if wait.tag != desc.tag {
-        wait.tag = desc.tag;
+    if wait.tag != tag {
+        wait.tag = tag;
         wait.last_poll_ns = 0;
         wait.sent_bytes = 0;
     }
     // A socket that was stamped by itself in the last wait can still be found.
     let is_indexed = is_same_file && wait.kernel_ready_source == source::DATA_READY;
     forget_clocks(wait);
-    wait.flags = if desc.is_ready(mode) { flag::READY_AT_START } else { 0 };
+    wait.flags = if is_ready != 0 { flag::READY_AT_START } else { 0 };
     let state = wait.socket_state as u8;
     let sent_bytes = if mode == READ { file::sent_bytes(facts, state) } else { 0 };
     if sent_bytes != wait.sent_bytes {
@@ -135,7 +142,7 @@ pub extern "C" fn begin_wait(slot: *mut PollDescSlot, desc: *const PollDesc, par
     }
     set_start(wait, now_ns);
     // After the start: what comes from now on is stamped, so what is there without a stamp came before.
-    if desc.is_ready(mode) || (mode == READ && file::readable(facts, state)) {
+    if is_ready != 0 || (mode == READ && file::readable(facts, state)) {
         came_before(wait, now_ns);
     }
     if registers != 0 && wait.poll_ns == 0 {

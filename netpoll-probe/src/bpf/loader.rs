@@ -8,9 +8,20 @@ use zerocopy::IntoBytes as _;
 use super::{
     cells,
     kernel_btf::{KernelBtf, Kind},
-    maps, object,
+    maps, object, open_slots,
     plan::Hook,
 };
+
+/// How much there will be of what user space decides.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Room {
+    /// Cells in which waits are added up.
+    pub cells: u32,
+    /// Fds of the one process, of which some are waited on already.
+    pub fds: u32,
+    /// Whether the programs say what they see.
+    pub log: bool,
+}
 
 /// What aya needs of the kernel's BTF: the ids by which `hooks` and `iterators` attach, under the names by which it looks them up.
 /// There are no relocations to do (rustc emits none).
@@ -32,17 +43,20 @@ pub(super) fn btf<'h>(
     Btf::parse(&kernel.only(&names), Endianness::default())
 }
 
-/// Loads the object with `config` frozen into it, and room for `cells`. `log`: the programs say what they see.
+/// Loads the object with `config` frozen into it, and so much room.
 ///
 /// # Errors
 /// When the kernel refuses it.
-pub(super) fn load(config: &Config, btf: &Btf, cells: u32, log: bool) -> Result<Ebpf, EbpfError> {
+pub(super) fn load(config: &Config, btf: &Btf, room: &Room) -> Result<Ebpf, EbpfError> {
+    let &Room { cells, fds, log } = room;
     let log_level: u8 = if log { aya_log::Level::Debug as u8 } else { 0 };
+    let (fd_slots, open_slots) = if config.has_fd_slots() { (FD_SLOTS, fds.min(FD_SLOTS)) } else { (0, 0) };
     with_btf(btf)
         .override_global("CONFIG", config.as_bytes(), true)
         .override_global(aya_log::LEVEL, &log_level, true)
         // A map has one entry at least.
-        .map_max_entries(maps::FD_SLOTS, if config.has_fd_slots() { FD_SLOTS } else { 1 })
+        .map_max_entries(maps::FD_SLOTS, fd_slots.max(1))
+        .map_max_entries(open_slots::OPEN_SLOTS, open_slots.max(1))
         .map_max_entries(cells::SUMS, cells.max(1))
         .map_max_entries(cells::HISTOGRAMS, cells.max(1))
         .load(object::BYTES)

@@ -1,6 +1,9 @@
 //! The maps of a session, as user space writes and reads them.
 
-use std::{collections::HashSet, io::ErrorKind};
+use std::{
+    collections::{HashMap, HashSet},
+    io::ErrorKind,
+};
 
 use aya::{
     Ebpf, Pod,
@@ -67,17 +70,36 @@ impl Session {
             .map_err(failed("EVENTPOLLS"))
     }
 
-    /// Gives a pollDesc that was waited on before the programs were there its slot, unless it has one by now.
-    /// Returns whether it was given.
+    /// Gives pollDescs that were waited on before the programs were there their slots, by key, unless they have one by now. Returns
+    /// the keys of those that were given.
     ///
     /// # Errors
-    /// When the map refuses.
-    pub fn put_slot(&mut self, key: u64, slot: &PollDescSlot) -> Result<bool, SessionError> {
+    /// When a map refuses.
+    pub fn put_slots(&mut self, slots: &HashMap<u64, PollDescSlot>) -> Result<HashSet<u64>, SessionError> {
+        let (mut given, mut of_fds) = (HashSet::new(), HashMap::new());
+        for (key, slot) in slots {
+            if self.slot_of_fd(*key)?.is_some() {
+                continue;
+            }
+            match u32::try_from(*key).ok().filter(|fd| self.open_slots.has_room(*fd)) {
+                Some(fd) => {
+                    of_fds.insert(fd, *slot);
+                    given.insert(*key);
+                }
+                None if self.put_slot(*key, slot)? => {
+                    given.insert(*key);
+                }
+                None => {}
+            }
+        }
+        self.open_slots.put(&of_fds);
+        Ok(given)
+    }
+
+    /// Gives one a slot in the hash. Returns whether it was given.
+    fn put_slot(&mut self, key: u64, slot: &PollDescSlot) -> Result<bool, SessionError> {
         /// `BPF_NOEXIST`, `include/uapi/linux/bpf.h`
         const NO_EXIST: u64 = 1;
-        if self.slot_of_fd(key)?.is_some() {
-            return Ok(false);
-        }
         let bytes: SlotBytes = transmute!(*slot);
         match self.hash_map::<u64, SlotBytes>(SLOTS)?.insert(key, bytes, NO_EXIST) {
             Ok(()) => Ok(true),
@@ -93,6 +115,9 @@ impl Session {
     /// # Errors
     /// When the map refuses.
     pub fn remove_slot(&mut self, key: u64) -> Result<(), SessionError> {
+        if let Ok(fd) = u32::try_from(key) {
+            self.open_slots.remove(fd);
+        }
         if let Some((fd, _)) = self.slot_of_fd(key)? {
             let bytes: SlotBytes = transmute!(PollDescSlot::EMPTY);
             self.array::<SlotBytes>(FD_SLOTS)?.set(fd, bytes, 0).map_err(failed(FD_SLOTS))?;
@@ -150,6 +175,8 @@ impl Session {
         }
         // Who has a slot in the array is told by that.
         let in_array: HashSet<u64> = all.iter().map(|(key, _)| *key).collect();
+        let open = self.open_slots.all().map(|(fd, slot)| (slot_key(u64::from(fd), 0), slot));
+        all.extend(open.filter(|(key, _)| !in_array.contains(key)));
         let slots = self.hash_map::<u64, SlotBytes>(SLOTS)?;
         for entry in &slots {
             let (key, bytes) = entry.map_err(failed(SLOTS))?;

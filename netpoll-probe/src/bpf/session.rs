@@ -27,7 +27,8 @@ use zerocopy::FromBytes;
 use super::{
     kernel_btf::KernelBtf,
     links::{Closing, Link},
-    loader,
+    loader::{self, Room},
+    open_slots::OpenSlots,
     plan::{Hook, Plan, Site},
     programs::{self, failed},
     reader::RingReader,
@@ -95,6 +96,8 @@ const EXEC_TRACEPOINT: &str = "sched_process_exec";
 #[derive(Debug)]
 pub struct Session {
     pub(super) ebpf: Ebpf,
+    /// The slots of waits that were open before.
+    pub(super) open_slots: OpenSlots,
     /// The plan's uprobes, ends before starts, so that no wait is seen to begin and not to end.
     uprobes: Vec<(&'static str, Site)>,
     /// Those that are attached, by process.
@@ -116,22 +119,17 @@ pub struct TargetId {
 
 impl Session {
     /// Loads the object with `config` frozen into it, and attaches the plan's programs but for its uprobes, which
-    /// [`Self::add`] places in each process. There will be so many `cells`.
+    /// [`Self::add`] places in each process.
     ///
     /// # Errors
     /// When the kernel refuses the object, or one of its programs.
-    pub fn load(
-        config: &Config,
-        plan: &Plan,
-        kernel: &KernelBtf,
-        cells: u32,
-        log: bool,
-    ) -> Result<Self, SessionError> {
+    pub fn load(config: &Config, plan: &Plan, kernel: &KernelBtf, room: &Room) -> Result<Self, SessionError> {
         let exec = Hook::Tracepoint { program: EXEC, tracepoint: EXEC_TRACEPOINT };
         // Ends before starts, so that no wait is seen to begin and not to end.
         let hooks: Vec<&Hook> = plan.hooks().rev().chain([&exec]).collect();
         let btf = loader::btf(kernel, hooks.iter().copied(), &[FILES_ITERATOR, TASKS_ITERATOR])?;
-        let mut ebpf = loader::load(config, &btf, cells, log)?;
+        let mut ebpf = loader::load(config, &btf, room)?;
+        let open_slots = OpenSlots::map(&ebpf, !config.has_fd_slots())?;
         programs::load(&mut ebpf, &btf, &hooks)?;
         programs::load_iterator(&mut ebpf, &btf, FILES, FILES_ITERATOR)?;
         if config.pid_namespace != support::INITIAL_PID_NAMESPACE {
@@ -145,7 +143,7 @@ impl Session {
                 whole.extend(programs::attach(&mut ebpf, hook)?);
             }
         }
-        Ok(Self { ebpf, uprobes, attached: HashMap::new(), whole, closing: Closing::default() })
+        Ok(Self { ebpf, open_slots, uprobes, attached: HashMap::new(), whole, closing: Closing::default() })
     }
 
     /// Places the uprobes in a process. `pid` is its id in this tool's PID namespace.

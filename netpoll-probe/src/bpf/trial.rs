@@ -77,7 +77,8 @@ impl ProgramKind {
 pub fn load(kernel: &KernelBtf, config: &Config, hooks: &[Hook]) -> Result<Vec<Trial>, Refusal> {
     let failed = |error: SessionError| Refusal::of(&error, error.errno());
     let btf = loader::btf(kernel, hooks.iter(), &[FILES.1]).map_err(|error| failed(error.into()))?;
-    let mut ebpf = loader::load(config, &btf, 0, false).map_err(|error| failed(error.into()))?;
+    let mut ebpf =
+        loader::load(config, &btf, &loader::Room::default()).map_err(|error| failed(error.into()))?;
     let mut trial =
         |name: &'static str, hook: String, kind, load: &dyn Fn(&mut aya::programs::Program) -> _| {
             let result: Result<(), ProgramError> = match ebpf.program_mut(name) {

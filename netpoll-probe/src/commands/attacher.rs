@@ -14,6 +14,7 @@ use crate::{
     bpf::{
         cells,
         kernel_btf::{BtfError, KernelBtf},
+        loader::Room,
         offsets,
         plan::{self, Hooks, Plan, ReadyHooks},
         session::Session,
@@ -21,6 +22,7 @@ use crate::{
     },
     cli::record::{HooksArg, ReadyArg, RecordArgs},
     error::Failure,
+    target::process::fd_table_size,
 };
 
 /// What `-v` counts to.
@@ -107,7 +109,9 @@ impl Attacher {
         config.stand_ins = u32::from(plan.has_stand_ins());
         config.follow_syscalls = u32::from(plan.follows_syscalls());
         config.may_add_up = u32::from(self.cells > 0);
-        let session = Session::load(&config, &plan, &btf, self.cells, self.logs())?;
+        let fds = self.only.map_or(0, fd_table_size);
+        let room = Room { cells: self.cells, fds, log: self.logs() };
+        let session = Session::load(&config, &plan, &btf, &room)?;
         self.kernel = Some((btf, facts));
         Attached::new(identity, program, plan, session, self.cells)
     }

@@ -1,6 +1,6 @@
 //! Waits that were open before the programs were there, and those that still are at the end, from snapshots of the goroutines.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use netpoll_probe_common::{
     record::{FileRecord, flag},
@@ -70,12 +70,7 @@ pub(super) fn put(
             PollMode::Write => slot.write = wait,
         }
     }
-    let mut given = HashSet::new();
-    for (key, slot) in &slots {
-        if session.put_slot(*key, slot)? {
-            given.insert(*key);
-        }
-    }
+    let given = session.put_slots(&slots)?;
     for (key, slot) in slots.iter().filter(|(key, slot)| given.contains(*key) && slot.file.sk != 0) {
         session.index_socket(slot.file.sk, *key)?;
     }

@@ -352,6 +352,13 @@ fn thread_group_of(tid: u32) -> Option<u32> {
     status_field(&fs::read_to_string(proc_path(tid, "status")).ok()?, "Tgid")?.parse().ok()
 }
 
+/// How many fds a process may have before its table grows (`FDSize` in `/proc/PID/status`); 0: not known.
+#[must_use]
+pub fn fd_table_size(pid: u32) -> u32 {
+    let status = fs::read_to_string(proc_path(pid, "status")).unwrap_or_default();
+    status_field(&status, "FDSize").and_then(|size| size.parse().ok()).unwrap_or(0)
+}
+
 /// What `/proc/PID/comm` holds.
 fn comm_text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned()

@@ -1,0 +1,114 @@
+//! The map `OPEN_SLOTS`, in memory that this process shares with the programs: slots of waits that were open before these were there.
+//!
+//! The programs use a slot once its pollDesc's address stands in it, so that is written last. They read it and the rest without a barrier
+//! between, so the rest is there a while before.
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    os::fd::AsFd as _,
+    ptr,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use aya::{Ebpf, maps::Map};
+use netpoll_probe_common::slot::PollDescSlot;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use super::session::SessionError;
+
+/// The map.
+pub(super) const OPEN_SLOTS: &str = "OPEN_SLOTS";
+
+/// From the last field but one of a slot to the last: longer than any CPU holds a load or a store back.
+const A_WHILE: Duration = Duration::from_micros(100);
+
+/// The shared memory.
+pub(super) struct OpenSlots {
+    slots: *mut PollDescSlot,
+    count: usize,
+}
+
+impl OpenSlots {
+    /// Maps the map of a loaded object; one that has `no_room` has no slots.
+    pub(super) fn map(ebpf: &Ebpf, no_room: bool) -> Result<Self, SessionError> {
+        if no_room {
+            return Ok(Self { slots: ptr::null_mut(), count: 0 });
+        }
+        let Some(Map::Array(map)) = ebpf.map(OPEN_SLOTS) else {
+            return Err(SessionError::Missing(OPEN_SLOTS));
+        };
+        let info = map.info().map_err(|source| SessionError::Map { name: OPEN_SLOTS, source })?;
+        let count = info.max_entries() as usize;
+        let (bytes, access) = (count * size_of::<PollDescSlot>(), ProtFlags::READ | ProtFlags::WRITE);
+        // SAFETY: a new mapping, of as many bytes as the map's values have (`array_map_mmap`, kernel/bpf/arraymap.c).
+        let memory = unsafe { mmap(ptr::null_mut(), bytes, access, MapFlags::SHARED, map.fd().as_fd(), 0) };
+        let memory = memory.map_err(|errno| SessionError::Files(io::Error::from(errno)))?;
+        Ok(Self { slots: memory.cast(), count })
+    }
+
+    /// The slot of an fd, in use or not; `None`: there is no room for it.
+    fn at(&self, fd: u32) -> Option<*mut PollDescSlot> {
+        let fd = usize::try_from(fd).ok().filter(|fd| *fd < self.count)?;
+        // SAFETY: inside the mapping.
+        Some(unsafe { self.slots.add(fd) })
+    }
+
+    /// Whether there is room for an fd's.
+    pub(super) fn has_room(&self, fd: u32) -> bool {
+        self.at(fd).is_some()
+    }
+
+    /// The slot of an fd, if it has one.
+    pub(super) fn get(&self, fd: u32) -> Option<PollDescSlot> {
+        let slot = self.at(fd)?;
+        // SAFETY: inside the mapping; any bytes are one. The programs write it meanwhile, as they do where a system call copies it.
+        let slot = unsafe { slot.read_volatile() };
+        (slot.pd != 0).then_some(slot)
+    }
+
+    /// Makes slots, by fd, of those for which there is room.
+    pub(super) fn put(&mut self, slots: &HashMap<u32, PollDescSlot>) {
+        let places = || slots.iter().filter_map(|(fd, slot)| Some((self.at(*fd)?, slot)));
+        for (place, slot) in places() {
+            // SAFETY: inside the mapping; the programs leave it alone until it has a pollDesc.
+            unsafe { place.write_volatile(PollDescSlot { pd: 0, ..*slot }) };
+        }
+        thread::sleep(A_WHILE);
+        for (place, slot) in places() {
+            // SAFETY: a field of a slot inside the mapping, aligned, which others access in one piece, too.
+            unsafe { AtomicU64::from_ptr(&raw mut (*place).pd) }.store(slot.pd, Ordering::Release);
+        }
+    }
+
+    /// Takes an fd's away.
+    pub(super) fn remove(&mut self, fd: u32) {
+        if let Some(place) = self.at(fd) {
+            // SAFETY: as in `put`.
+            unsafe { AtomicU64::from_ptr(&raw mut (*place).pd) }.store(0, Ordering::Release);
+        }
+    }
+
+    /// Those that there are, by fd.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, PollDescSlot)> {
+        (0..u32::try_from(self.count).unwrap_or(u32::MAX)).filter_map(|fd| Some((fd, self.get(fd)?)))
+    }
+}
+
+impl fmt::Debug for OpenSlots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenSlots").field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+impl Drop for OpenSlots {
+    fn drop(&mut self) {
+        if self.count == 0 {
+            return;
+        }
+        // SAFETY: the whole of what was mapped, and nobody has it any longer. It cannot fail then.
+        let _ = unsafe { munmap(self.slots.cast(), self.count * size_of::<PollDescSlot>()) };
+    }
+}
