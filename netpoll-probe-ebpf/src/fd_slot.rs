@@ -38,15 +38,31 @@ pub fn slot_of(key: u64, slot: *mut PollDescSlot) -> Option<(*mut PollDescSlot, 
     Some((slot, tag))
 }
 
-/// The file of an fd is registered with an epoll instance, so it may have another pollDesc now than it had. Go does that once for each file,
-/// before anybody reads or writes it.
+/// The fd of this key was registered with the epoll instance `epfd`. If that is the netpoller's, it is a new file: Go does that once for each,
+/// before anybody reads or writes it. A global function ([`crate`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn registered(key: u64, epfd: u64) -> u64 {
+    let Some(slot) = slots::find(key) else { return 0 };
+    let eventpoll = maps::EVENTPOLL.get(of_slot_key(key).1).copied().unwrap_or(0);
+    if eventpoll != 0 && file::eventpoll_of(epfd).is_some_and(|other| other != eventpoll) {
+        return 0;
+    }
+    // SAFETY: a map value. Nobody else is at this fd: its last file was closed when nobody used it.
+    let slot = unsafe { &mut *slot };
+    slot.is_current = 0;
+    slot.file.known = 0;
+    forget_waits(slot);
+    0
+}
+
+/// What was known of waits on another file.
 #[inline(always)]
-pub fn registered(key: u64) {
-    if let Some(slot) = slots::find(key) {
-        // SAFETY: a map value. Nobody else is at this fd: its last file was closed when nobody used it.
-        let slot = unsafe { &mut *slot };
-        slot.is_current = 0;
-        slot.file.known = 0;
+fn forget_waits(slot: &mut PollDescSlot) {
+    for wait in [&mut slot.read, &mut slot.write] {
+        wait::set_start(wait, 0);
+        // No tag is as large, so nothing is taken for that of an earlier wait.
+        wait.tag = u32::MAX;
     }
 }
 
@@ -62,11 +78,7 @@ extern "C" fn take_over(slot: *mut PollDescSlot, pd: u64, key: u64) -> u64 {
     let slot = unsafe { &mut *slot };
     // One that is new is empty, and the goroutine of the other direction may have begun its first wait on it by now.
     if slot.pd != pd && slot.pd != 0 {
-        for wait in [&mut slot.read, &mut slot.write] {
-            wait::set_start(wait, 0);
-            // No tag is as large, so nothing is taken for that of an earlier wait.
-            wait.tag = u32::MAX;
-        }
+        forget_waits(slot);
     }
     // Before Go 1.21 no tag tells one file of the same pollDesc from the next; this one may be from a moment before the programs came.
     if slot.pd != pd || config!(pd_has_fdseq) == 0 {

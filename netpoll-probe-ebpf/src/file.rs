@@ -38,6 +38,12 @@ pub fn of_fd(fd: u64) -> Option<u64> {
     (file != 0).then_some(file)
 }
 
+/// The `struct eventpoll` behind an fd of the current task that is an epoll instance.
+#[inline(always)]
+pub fn eventpoll_of(epfd: u64) -> Option<u64> {
+    read::kernel(of_fd(epfd)? + config!(file_private_data))
+}
+
 /// Brings `facts` up to date for an fd of the current task, whose pollDesc has this tag. Where `pollDesc.fdseq` exists (Go 1.21) one look is
 /// enough for as long as it stays the same; before, every wait looks, unless system calls show when the fd gets another file. Returns
 /// whether they were up to date.

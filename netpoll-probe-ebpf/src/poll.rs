@@ -16,8 +16,7 @@ use netpoll_probe_common::{
 use crate::{
     config::config,
     emit, fd_slot, file, goroutine, maps, now,
-    polldesc::{PollDesc, READ, WRITE},
-    read,
+    polldesc::{self, PollDesc, READ, WRITE},
     regs::{self, Syscall},
     sampling, slots,
     target::{self, Target},
@@ -294,10 +293,10 @@ extern "C" fn collect_event(slot: *mut PollDescSlot, event: *const Event, poll: 
             return seen::NOBODY;
         }
         if reads {
-            look(&mut slot.read, desc.is_waited_on(READ), tag, poll.now_ns);
+            look(&mut slot.read, desc.is_waited_on(READ), (pd, READ, tag), poll.now_ns);
         }
         if writes {
-            look(&mut slot.write, desc.is_waited_on(WRITE), tag, poll.now_ns);
+            look(&mut slot.write, desc.is_waited_on(WRITE), (pd, WRITE, tag), poll.now_ns);
         }
     }
     let mut waited = collect(&mut slot.read, reads, tag, poll);
@@ -306,9 +305,10 @@ extern "C" fn collect_event(slot: *mut PollDescSlot, event: *const Event, poll: 
 }
 
 /// A goroutine that was told EAGAIN and does not stand in the pollDesc will not wait, unless it is on its way: then it parks if it gets
-/// there before the runtime handles the event.
+/// there before the runtime handles the event. One that is nowhere to be seen may have got there since the pollDesc was read: it leaves its M
+/// before it is parked, and after it stands there.
 #[inline(always)]
-fn look(wait: &mut WaitSlot, waits: bool, tag: u32, now_ns: u64) {
+fn look(wait: &mut WaitSlot, waits: bool, (pd, mode, tag): (u64, u64, u32), now_ns: u64) {
     if wait.start_ns == 0 || wait.tag != tag {
         if waits {
             sampling::count_unless_sampled(Counter::StartUnseen);
@@ -316,8 +316,14 @@ fn look(wait: &mut WaitSlot, waits: bool, tag: u32, now_ns: u64) {
     } else if wait.poll_ns == 0 {
         if waits {
             wait.flags &= !flag::RAN_THEN;
-        } else if now_ns > wait.start_ns + ON_ITS_WAY_NS || !ticks::ran_then(wait) {
+        } else if now_ns > wait.start_ns + ON_ITS_WAY_NS {
             wait::set_start(wait, 0);
+        } else if !ticks::ran_then(wait) {
+            if polldesc::waits_now(pd, mode) {
+                wait.flags &= !flag::RAN_THEN;
+            } else {
+                wait::set_start(wait, 0);
+            }
         }
     }
 }
@@ -382,8 +388,7 @@ fn learn_eventpoll(poll: &Poll) {
     // SAFETY: a map value; every writer writes the same.
     unsafe {
         if *known == 0
-            && let Some(file) = file::of_fd(poll.epfd)
-            && let Some(eventpoll) = read::kernel::<u64>(file + config!(file_private_data))
+            && let Some(eventpoll) = file::eventpoll_of(poll.epfd)
         {
             *known = eventpoll;
             let _ = maps::EVENTPOLLS.insert(&eventpoll, &target, 0);

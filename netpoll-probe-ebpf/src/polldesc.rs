@@ -130,6 +130,13 @@ pub fn is_of(address: u64, fd: i32, tag: u32) -> bool {
     has_tag && read::user::<u64>(address + config!(pd_fd)).is_some_and(|of| of as i32 == fd)
 }
 
+/// [`PollDesc::is_waited_on`], by a single read.
+#[inline(always)]
+pub fn waits_now(address: u64, mode: u64) -> bool {
+    let offset = if mode == READ { config!(pd_rg) } else { config!(pd_wg) };
+    read::user::<u64>(address + offset).is_some_and(|semaphore| semaphore > READY)
+}
+
 /// The word at `offset`, which user space has checked to lie inside.
 #[inline(always)]
 fn word(block: &[u64; POLL_DESC_BYTES / 8], offset: u64) -> u64 {

@@ -302,7 +302,7 @@ fn registered(call: &Syscall, target: Target) -> Option<i32> {
         return None;
     }
     let fd = call.argument::<2>() as u32;
-    fd_slot::registered(slot_key(u64::from(fd), target.index));
+    fd_slot::registered(slot_key(u64::from(fd), target.index), call.argument::<0>());
     let key = slot_key(call.g(), target.index);
     // SAFETY: the value is copied at once.
     let connecting = unsafe { maps::CONNECTS.get(&key) }.copied()?;
