@@ -15,6 +15,7 @@ var bpfNumber = map[string]uintptr{"amd64": 321, "arm64": 280}
 const (
 	bpfProgLoad              = 5
 	bpfRawTracepointOpen     = 17
+	bpfEnableStats           = 32
 	bpfProgTypeRawTracepoint = 17
 )
 
@@ -34,8 +35,17 @@ type rawTracepointOpen struct {
 	_      uint32
 }
 
+// enableStats is the same for BPF_ENABLE_STATS; 0 is BPF_STATS_RUN_TIME.
+type enableStats struct {
+	statsType uint32
+}
+
 // empty runs a program that does nothing on each of these tracepoints: what hooks cost by themselves. They are gone when this process is.
-func empty(tracepoints string) {
+// Where they are timed the kernel counts what that takes: its reading of the clock.
+func empty(tracepoints string, timed bool) {
+	if timed {
+		bpf(bpfEnableStats, unsafe.Pointer(&enableStats{}), unsafe.Sizeof(enableStats{}))
+	}
 	license := []byte("GPL\x00")
 	for _, tracepoint := range strings.Split(tracepoints, ",") {
 		program := bpf(bpfProgLoad, unsafe.Pointer(&progLoad{

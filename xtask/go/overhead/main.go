@@ -36,6 +36,7 @@ func main() {
 	seconds := flags.Float64("seconds", 3, "how long to measure")
 	connections := flags.Int("connections", 16, "how many connections")
 	on := flags.String("on", "", "tracepoints, by comma")
+	timed := flags.Bool("timed", false, "let the kernel time eBPF programs")
 	rate := flags.Float64("rate", 1000, "requests a second")
 	_ = flags.Parse(os.Args[2:])
 	time := time.Duration(*seconds * float64(time.Second))
@@ -47,7 +48,7 @@ func main() {
 	case "echo":
 		serve(func(connection net.Conn) { _, _ = io.Copy(connection, connection) })
 	case "empty":
-		empty(*on)
+		empty(*on, *timed)
 	case "spin":
 		spin(time)
 	case "idle":

@@ -1,11 +1,11 @@
-//! `cargo xtask ebpf insns`: how long each program is.
+//! `cargo xtask ebpf insns`: how long each program is, and how deep.
 
 use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context as _, Result};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
 
-use super::{lock::MACHINES, object_path};
+use super::{lock::MACHINES, object_path, stack};
 
 /// Bytes of one eBPF instruction (`struct bpf_insn`, include/uapi/linux/bpf.h); a 64-bit load takes two.
 const INSTRUCTION_BYTES: u64 = 8;
@@ -26,6 +26,8 @@ pub(super) fn print(object: &[u8]) -> Result<()> {
     for ((section, function), count) in functions(object)? {
         println!("{count:>12}  {section:<28} {function}");
     }
+    let stack::Way { bytes, functions } = stack::check(object)?;
+    println!("{bytes:>12}  bytes of stack: {}", functions.join(" → "));
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod insns;
 #[path = "../../../netpoll-probe/ebpf/lock.rs"]
 mod lock;
 mod lock_file;
+mod stack;
 mod strip;
 mod toolchain;
 mod verify;
@@ -31,7 +32,7 @@ pub(crate) enum Ebpf {
     /// then the sources must be those of the lock, the committed objects must be the lock's, and those built must have the
     /// same programs, maps and globals.
     Verify,
-    /// Print the number of instructions of each program of the committed objects.
+    /// Print the number of instructions of each program of the committed objects, and the stack of the deepest way.
     Insns,
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, thread, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use netpoll_probe_tests::exectrace;
 use serde::Serialize;
 
@@ -50,11 +50,6 @@ impl Timed {
         self.per_wait(self.runs.ns)
     }
 
-    /// What a run took in the middle, ns.
-    pub(super) fn ns_per_run(&self) -> Option<f64> {
-        (self.runs.count > 0).then(|| number(self.runs.ns) / number(self.runs.count))
-    }
-
     /// The load on a target, while `subject`, a netpoll-probe, records.
     pub(super) fn measure(subject: Subject, tools: &Tools, target: &mut Target) -> Result<Self> {
         let watching = subject.watch(tools, target, true)?;
@@ -78,6 +73,19 @@ impl Timed {
             peak_resident_bytes: summary.cost.peak_resident_bytes,
         })
     }
+}
+
+/// What the kernel takes for a run of an eBPF program that does nothing, ns: its reading of the clock. The load works meanwhile, or the clock
+/// would be faster to read.
+pub(super) fn clock_ns_per_run(tools: &Tools, target: &mut Target) -> Result<f64> {
+    let watching = Subject::Empty.watch(tools, target, true)?;
+    let pid = watching.pid().context("it is no process")?;
+    let before = Hooks::of(pid)?.runs();
+    target.work(&tools.program)?;
+    let runs = Hooks::of(pid)?.runs().since(before);
+    watching.end(target)?;
+    ensure!(runs.count > 0, "no program ran");
+    Ok(number(runs.ns) / number(runs.count))
 }
 
 /// A run in which Go's execution tracer recorded, too: it stamps each park of a goroutine in the netpoller.

@@ -20,8 +20,8 @@ pub(super) fn render(results: &Results, rounds: u32) -> Result<String> {
          ## Goals\n\n\
          {}\n\
          A ratio is that of with the probe to without, and its cost is what is worse than 1. The floor is measured, too, in the same rounds: programs\n\
-         that do nothing, on all tracepoints that the probe is on. Of the time in eBPF programs it is what as many runs take of the probe's\n\
-         programs when they leave at once, which is mostly the kernel's reading of its clock: some of what is measured is the measuring. A goal that is\n\
+         that do nothing, on all tracepoints that the probe is on. Time in eBPF programs is what the kernel measures, less what it measures of as many\n\
+         runs of programs that do nothing: its reading of the clock, which it takes only while it measures. A goal that is\n\
          missed may still be within {NEAR} × of the floor: its cost is at most {NEAR} times the floor's. The median decides; what is not for sure has the\n\
          goal within its interval. Where it does not say otherwise, the probe is at `--hooks syscalls`, which it takes by itself wherever the binary\n\
          allows it.\n\n\

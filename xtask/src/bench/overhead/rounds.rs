@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::{
-    account::{Timed, Traced},
+    account::{Timed, Traced, clock_ns_per_run},
     load::{Load, Target, Worked},
     stats::Estimate,
     subject::Subject,
@@ -62,6 +62,8 @@ pub(super) struct Table {
     /// Nobody, each time.
     pub(super) nobody: Vec<Worked>,
     pub(super) rows: Vec<Row>,
+    /// What the kernel's reading of the clock takes when it times a run of an eBPF program, ns, some times.
+    pub(super) clock_ns_per_run: Vec<f64>,
 }
 
 impl Table {
@@ -70,11 +72,11 @@ impl Table {
         self.rows.iter().find(|row| row.subject == subject)
     }
 
-    /// What as many runs of eBPF programs as a row has for each wait take when all of them leave at once, ns.
-    pub(super) fn leaving_ns_per_wait(&self, row: &Row) -> Option<f64> {
-        let leaving = self.row(Subject::Elsewhere)?.timed(Timed::ns_per_run)?;
-        let runs = row.timed(|timed| timed.per_wait(timed.runs.count))?;
-        Some(runs.median * leaving.median)
+    /// The time in a row's eBPF programs for each wait, ns, less that of the kernel's reading of the clock, which it takes only while they
+    /// are timed.
+    pub(super) fn ns_per_wait(&self, row: &Row) -> Option<Estimate> {
+        let clock_ns = Estimate::of(self.clock_ns_per_run.clone())?.median;
+        row.timed(|timed| Some(timed.ns_per_wait()? - clock_ns * timed.per_wait(timed.runs.count)?))
     }
 
     /// Measures.
@@ -105,7 +107,10 @@ impl Table {
             .into_iter()
             .map(|(subject, samples)| Row::new(subject, samples, tools, &mut target))
             .collect::<Result<_>>()?;
-        Ok(Self { load, nobody, rows })
+        let clock_ns_per_run = (0..if load.is_beside() { 0 } else { TIMED_RUNS })
+            .map(|_| clock_ns_per_run(tools, &mut target))
+            .collect::<Result<_>>()?;
+        Ok(Self { load, nobody, rows, clock_ns_per_run })
     }
 }
 

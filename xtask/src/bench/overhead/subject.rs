@@ -69,9 +69,14 @@ fn bpftrace(arguments: &[&str]) -> Result<Process> {
 }
 
 /// Programs that do nothing, attached.
-fn empty(program: &Path, tracepoints: &BTreeSet<String>) -> Result<Process> {
+fn empty(program: &Path, tracepoints: &BTreeSet<String>, stats: bool) -> Result<Process> {
     let names = tracepoints.iter().map(String::as_str).collect::<Vec<_>>().join(",");
-    let mut process = Process::spawn(Command::new(program).args(["empty", "-on", &names]), Follow::Stdout)?;
+    let mut command = Command::new(program);
+    command.args(["empty", "-on", &names]);
+    if stats {
+        command.arg("-timed");
+    }
+    let mut process = Process::spawn(&mut command, Follow::Stdout)?;
     process.wait_for_line("READY", PATIENCE)?;
     Ok(process)
 }
@@ -176,7 +181,7 @@ impl Subject {
                 watching._elsewhere = Some(idle);
                 Some(process)
             }
-            Self::Empty => Some(empty(&tools.program, &tools.tracepoints)?),
+            Self::Empty => Some(empty(&tools.program, &tools.tracepoints, stats)?),
             Self::Bpftrace => {
                 let script = SCRIPT.replace("PROGRAM", &tools.program.display().to_string());
                 Some(bpftrace(&["-p", &pid, "-e", &script])?)

@@ -77,7 +77,7 @@ fn told(table: &Table) -> String {
             "eBPF runs a wait",
             "uprobe hits a wait",
             "eBPF time a wait",
-            "less the floor",
+            "with the kernel's clock",
             "own CPU",
             "memory",
             "at most",
@@ -88,7 +88,7 @@ fn told(table: &Table) -> String {
             row.timed(value).map(|estimate| show(estimate.median))
         };
         let ns = row.timed(Timed::ns_per_wait);
-        let less = ns.zip(table.leaving_ns_per_wait(row)).map(|(ns, leaving)| ns.median - leaving);
+        let net = table.ns_per_wait(row);
         line(
             &mut text,
             &row.subject.name(),
@@ -98,8 +98,8 @@ fn told(table: &Table) -> String {
                 Some(lost(row)),
                 show(|timed| timed.per_wait(timed.runs.count), |count| format!("{count:.2}")),
                 show(|timed| timed.per_wait(timed.runs.uprobes?), |count| format!("{count:.2}")),
+                net.map(|ns| format!("{:.0} ns", ns.median)),
                 ns.map(|ns| format!("{:.0} ns", ns.median)),
-                less.map(|ns| format!("{ns:.0} ns")),
                 show(|timed| Some(timed.cpu_share), |share| format!("{:.1} %", share * 100.0)),
                 show(|timed| Some(mebibytes(timed.resident_bytes / 1024)), |it| format!("{it:.0} MiB")),
                 show(|timed| Some(mebibytes(timed.peak_resident_bytes / 1024)), |it| format!("{it:.0} MiB")),
@@ -182,6 +182,7 @@ mod tests {
             load: Load::Saturated,
             nobody: vec![nobody],
             rows: vec![row(Subject::Probe("syscalls"), 0.9, 260_000), row(Subject::Elsewhere, 1.0, 130_000)],
+            clock_ns_per_run: vec![80.0, 100.0, 110.0],
         };
         assert_eq!(
             of_load(&table),
@@ -192,9 +193,9 @@ mod tests {
 | netpoll-probe --hooks syscalls | 0.900 (0.900–0.900) | 0.900 (0.900–0.900) |
 | netpoll-probe on another process | 1.000 (1.000–1.000) | 1.000 (1.000–1.000) |
 
-| of itself | waits/s | waits seen, of those made | lost | eBPF runs a wait | uprobe hits a wait | eBPF time a wait | less the floor | own CPU | memory | at most |
+| of itself | waits/s | waits seen, of those made | lost | eBPF runs a wait | uprobe hits a wait | eBPF time a wait | with the kernel's clock | own CPU | memory | at most |
 |---|---|---|---|---|---|---|---|---|---|---|
-| netpoll-probe --hooks syscalls | 200 | 100 of 99 | 0 | 13.00 | 0.02 | 2600 ns | 1300 ns | 2.0 % | 20 MiB | 25 MiB |
+| netpoll-probe --hooks syscalls | 200 | 100 of 99 | 0 | 13.00 | 0.02 | 1300 ns | 2600 ns | 2.0 % | 20 MiB | 25 MiB |
 "
         );
     }
