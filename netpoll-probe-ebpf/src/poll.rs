@@ -9,14 +9,15 @@ use aya_ebpf::{
 use netpoll_probe_common::{
     counter::Counter,
     limit::{POLL_EVENTS, POLL_SCRATCH_BYTES},
-    record::{flag, poller, source},
-    slot::{PollDescSlot, ThreadSlot, WaitSlot, slot_key},
+    record::{flag, source},
+    slot::{PollDescSlot, WaitSlot, slot_key},
 };
 
 use crate::{
     config::config,
-    emit, fd_slot, file, goroutine, maps, now,
+    emit, fd_slot, file, maps, now,
     polldesc::{self, PollDesc, READ, WRITE},
+    poller,
     regs::{self, Syscall},
     sampling, slots,
     target::{self, Target},
@@ -30,9 +31,6 @@ pub const WRITE_EVENTS: u32 = 0x1c;
 
 /// From the system call that said EAGAIN a goroutine goes straight to where it parks; longer than this only if its thread loses its CPU.
 const ON_ITS_WAY_NS: u64 = 1_000_000;
-
-/// `epoll_pwait` takes milliseconds.
-const NS_PER_MS: u64 = 1_000_000;
 
 /// One `epoll_pwait` that returned events. Those that begin as zero do not stand together: the compiler would make a call of it.
 #[repr(C)]
@@ -77,10 +75,10 @@ pub fn exit(call: &Syscall, target: Target) {
         return;
     }
     let now_ns = now();
-    let slot = if stands_in { thread_slot(target) } else { None };
-    let (left_ns, waking_ns) = left(slot, now_ns);
+    let slot = if stands_in { poller::thread_slot(target) } else { None };
+    let (left_ns, waking_ns) = poller::left(slot, now_ns);
     let ready_after_ns =
-        if stands_in && sleeps { bound(call, waking_ns, target) } else { last_bound(target) };
+        if stands_in && sleeps { poller::bound(call, waking_ns, target) } else { poller::last_bound(target) };
     if count <= 0 {
         return;
     }
@@ -100,12 +98,12 @@ pub fn exit(call: &Syscall, target: Target) {
         emit::count(Counter::ReadPollEvents);
         return;
     }
-    let is_its_waking = count == 1 && !may_have_timed_out(left_ns, waking_ns, call);
+    let is_its_waking = count == 1 && !poller::may_have_timed_out(left_ns, waking_ns, call);
     let mut poll = Poll {
         now_ns,
         waking_ns: if is_its_waking { waking_ns } else { 0 } ^ nothing,
         ready_after_ns: ready_after_ns ^ nothing,
-        poller: u64::from(poller_of(call, slot)) ^ nothing,
+        poller: u64::from(poller::of(call, slot)) ^ nothing,
         epfd: call.argument::<0>(),
         target: u64::from(target.index),
         unseen_fd: 0,
@@ -122,83 +120,6 @@ pub fn exit(call: &Syscall, target: Target) {
     {
         sampling::count_unless_sampled(Counter::StartUnseen);
     }
-}
-
-/// The thread's slot, made if it has none.
-#[inline(always)]
-fn thread_slot(target: Target) -> Option<*mut ThreadSlot> {
-    if let Some(slot) = maps::THREADS.get_ptr_mut(&target.thread) {
-        return Some(slot);
-    }
-    let _ = maps::THREADS.insert(&target.thread, &ThreadSlot::default(), 0);
-    maps::THREADS.get_ptr_mut(&target.thread)
-}
-
-/// Marks that the thread has left its call. Returns when it had left the one before, and when it was last woken in this one.
-#[inline(always)]
-fn left(slot: Option<*mut ThreadSlot>, now_ns: u64) -> (u64, u64) {
-    let Some(slot) = slot else { return (0, 0) };
-    // SAFETY: a map value; only this thread and its wakers touch it, and they only while it sleeps.
-    unsafe {
-        let was = ((*slot).left_ns, (*slot).waking_ns);
-        (*slot).left_ns = now_ns;
-        (*slot).waking_ns = 0;
-        was
-    }
-}
-
-/// The bound for what this call returned, from calls before. What this one left behind was not ready when it looked, which was after its
-/// waking.
-#[inline(always)]
-fn bound(call: &Syscall, waking_ns: u64, target: Target) -> u64 {
-    let Some(last) = maps::LAST_POLL.get_ptr_mut(target.index) else { return 0 };
-    // SAFETY: a map value. Two pollers at once may mix: then the bound is the older or the newer one, both true.
-    unsafe {
-        let before_ns = *last;
-        if call.result() >= call.argument::<2>() as i64 {
-            // A call that was full may have left something behind.
-            *last = 0;
-        } else if waking_ns != 0 {
-            *last = waking_ns;
-        }
-        before_ns
-    }
-}
-
-#[inline(always)]
-fn last_bound(target: Target) -> u64 {
-    maps::LAST_POLL.get(target.index).copied().unwrap_or(0)
-}
-
-/// Whether the thread's last waking may have been its own timeout: then what it collected came at some time on its way, or earlier, and
-/// not at the waking. The call began after the thread had left the one before.
-#[inline(always)]
-fn may_have_timed_out(left_ns: u64, waking_ns: u64, call: &Syscall) -> bool {
-    let timeout_ms = call.argument::<3>() as i32;
-    timeout_ms >= 0 && waking_ns >= left_ns + timeout_ms as u64 * NS_PER_MS
-}
-
-/// Who polls: with a timeout an M that may sleep; without, one that runs goroutines, or `sysmon`, which never holds a P. That a thread runs
-/// goroutines is remembered in its slot, which saves two reads; and between giving its P away and going to sleep it holds none, either.
-#[inline(always)]
-fn poller_of(call: &Syscall, slot: Option<*mut ThreadSlot>) -> u8 {
-    let sleeps = call.argument::<3>() as i32 != 0;
-    // SAFETY: a map value; only this thread touches this field.
-    let is_known = slot.is_some_and(|slot| unsafe { (*slot).runs_goroutines } == 1);
-    if !is_known {
-        if !sleeps {
-            match goroutine::p_of_scheduler(call.g()) {
-                None => return poller::UNKNOWN,
-                Some(0) => return poller::SYSMON,
-                Some(_) => {}
-            }
-        }
-        if let Some(slot) = slot {
-            // SAFETY: as above.
-            unsafe { (*slot).runs_goroutines = 1 };
-        }
-    }
-    if sleeps { poller::BLOCKING } else { poller::NONBLOCKING }
 }
 
 /// One event of the array: a callback of `bpf_loop`.

@@ -2,11 +2,11 @@
 
 use core::{hint::black_box, mem::offset_of};
 
-use aya_ebpf::{helpers::bpf_get_current_pid_tgid, programs::ProbeContext};
+use aya_ebpf::programs::ProbeContext;
 use aya_log_ebpf::debug;
 use netpoll_probe_common::{
     counter::Counter,
-    record::{FirstWaitRecord, SpuriousRecord, WaitRecord, flag, kind, outcome, poller, source},
+    record::{SpuriousRecord, flag, kind, outcome, poller, source},
     sampling::SLOW_AFTER_NS,
     slot::{FileFacts, PollDescSlot, WaitSlot, of_slot_key, slot_key},
 };
@@ -14,7 +14,7 @@ use netpoll_probe_common::{
 use crate::{
     cells,
     config::config,
-    emit, file, labels, maps, now,
+    emit, file, hand_over, labels, now,
     polldesc::{PollDesc, READ, WRITE},
     read, regs, sampling, slots, sockets, stack,
     target::{self, Target},
@@ -336,82 +336,9 @@ pub extern "C" fn end_wait(
     let sent_ns = sent_ns ^ (start_ns >> 60).wrapping_mul(u64::MAX / 15);
     let how = cells::How::new(mode, outcome as u8);
     if !cells::add(slot, how, start_ns, now_ns, sent_ns) {
-        hand_over(slot, how, start_ns, now_ns, sent_ns);
+        hand_over::hand_over(slot, how, start_ns, now_ns, sent_ns);
     }
     0
-}
-
-/// Hands over a wait that has ended; with its file, if user space does not know that.
-#[inline(always)]
-fn hand_over(slot: &mut PollDescSlot, how: cells::How, start_ns: u64, now_ns: u64, sent_ns: u64) {
-    if slot.is_told == 1 && slot.file.known == 1 {
-        let Some(mut entry) = maps::RING.reserve::<WaitRecord>(0) else {
-            emit::count(Counter::RingFullWait);
-            return;
-        };
-        // SAFETY: the entry is a record's bytes.
-        unsafe { fill(entry.as_mut_ptr(), slot, how, start_ns, now_ns, sent_ns) };
-        entry.submit(emit::wakeup_at(now_ns));
-        return;
-    }
-    let Some(mut entry) = maps::RING.reserve::<FirstWaitRecord>(0) else {
-        emit::count(Counter::RingFullWait);
-        return;
-    };
-    let record = entry.as_mut_ptr();
-    // SAFETY: as above; every field is written.
-    unsafe {
-        fill(&raw mut (*record).wait, slot, how, start_ns, now_ns, sent_ns);
-        (*record).wait.header.kind = kind::FIRST_WAIT;
-        (*record).wait.header.bytes = size_of::<FirstWaitRecord>() as u16;
-        (&raw const slot.file).copy_to_nonoverlapping(&raw mut (*record).file, 1);
-    }
-    entry.submit(emit::wakeup_at(now_ns));
-    // Who sees this gets a later place in the ring.
-    slot.is_told = slot.file.known;
-}
-
-/// Fills a record. Field by field, because one would fill a quarter of the stack that a program has.
-///
-/// # Safety
-/// There is room for one.
-#[inline(always)]
-unsafe fn fill(
-    record: *mut WaitRecord,
-    slot: &mut PollDescSlot,
-    how: cells::How,
-    start_ns: u64,
-    now_ns: u64,
-    sent_ns: u64,
-) {
-    let thread = bpf_get_current_pid_tgid();
-    let pd = slot.pd;
-    let wait = of(slot, how.mode());
-    // SAFETY: the caller's; every field is written.
-    unsafe {
-        (*record).header = emit::header::<WaitRecord>(kind::WAIT, (thread >> 32) as u32);
-        (*record).pd = pd;
-        (*record).goid = wait.goid;
-        (*record).start_ns = start_ns;
-        (*record).kernel_ready_ns = wait.kernel_ready_ns;
-        (*record).kernel_ready_after_ns = wait.kernel_ready_after_ns;
-        (*record).poll_ns = wait.poll_ns;
-        (*record).last_poll_ns = wait.last_poll_ns;
-        (*record).end_ns = now_ns;
-        (*record).sent_ns = sent_ns;
-        (*record).stack_hash = wait.stack_hash;
-        (*record).labels_hash = wait.labels_hash;
-        (*record).fd = wait.fd;
-        (*record).tid = thread as u32;
-        (*record).socket_state = wait.socket_state;
-        (*record).flags = wait.flags & !flag::RAN_THEN;
-        (*record).mode = how.mode() as u8;
-        (*record).outcome = how.outcome();
-        (*record).kernel_ready_source = wait.kernel_ready_source;
-        (*record).poller = wait.poller;
-        (*record).reserved = 0;
-        (*record).stands_for = wait.stands_for;
-    }
 }
 
 /// When this process last sent something on the socket in this wait; 0: it did not.

@@ -78,16 +78,14 @@ impl OpenSlots {
         }
         thread::sleep(A_WHILE);
         for (place, slot) in places() {
-            // SAFETY: a field of a slot inside the mapping, aligned, which others access in one piece, too.
-            unsafe { AtomicU64::from_ptr(&raw mut (*place).pd) }.store(slot.pd, Ordering::Release);
+            set_poll_desc(place, slot.pd);
         }
     }
 
     /// Takes an fd's away.
     pub(super) fn remove(&mut self, fd: u32) {
         if let Some(place) = self.at(fd) {
-            // SAFETY: as in `put`.
-            unsafe { AtomicU64::from_ptr(&raw mut (*place).pd) }.store(0, Ordering::Release);
+            set_poll_desc(place, 0);
         }
     }
 
@@ -95,6 +93,14 @@ impl OpenSlots {
     pub(super) fn all(&self) -> impl Iterator<Item = (u32, PollDescSlot)> {
         (0..u32::try_from(self.count).unwrap_or(u32::MAX)).filter_map(|fd| Some((fd, self.get(fd)?)))
     }
+}
+
+/// Writes the pollDesc's address of a slot of the mapping, in one piece, after all that was written before.
+fn set_poll_desc(slot: *mut PollDescSlot, pd: u64) {
+    // SAFETY: inside the slot.
+    let field = unsafe { &raw mut (*slot).pd };
+    // SAFETY: aligned, and others access it in one piece, too.
+    unsafe { AtomicU64::from_ptr(field) }.store(pd, Ordering::Release);
 }
 
 impl fmt::Debug for OpenSlots {
