@@ -49,7 +49,8 @@ pub enum Counter {
     ConnectsFull,
     /// Goroutines that were found waiting for a collected event, and whose system call before had not been seen: waits that are lost.
     StartUnseen,
-    /// PollDescs that could not be read when their event was collected: who had been told EAGAIN is taken to have parked.
+    /// PollDescs that could not be read when their event was collected, or when it was asked whether that was taken: who had been told
+    /// EAGAIN is taken to have parked.
     ReadAtPoll,
 }
 

@@ -28,7 +28,7 @@ pub const UNIX_PATH_BYTES: usize = 108;
 /// Room for one: a power of two, so that a masked length is inside it for the verifier to see.
 pub const UNIX_PATH_ROOM: usize = 128;
 
-/// Bytes of the ring buffer: at 50,000 waits/s and 208 bytes a wait it holds 0.4 s, while user space drains it every
+/// Bytes of the ring buffer: at 50,000 waits/s and 128 bytes a wait it holds 0.6 s, while user space drains it every
 /// 20 ms.
 pub const RING_BYTES: u32 = 4 << 20;
 

@@ -160,7 +160,8 @@ pub struct WaitRecord {
     pub stands_for: u32,
 }
 
-/// A wait that ended, and its file: the first one on it, and each one if the file is not known.
+/// A wait that ended, and its file: the first one on it, and each one if the file is not known, or was looked at again (where uprobes show the
+/// waits of Go before 1.21).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "user",

@@ -47,7 +47,7 @@ pub fn wakeup() -> u64 {
     }
 }
 
-/// The same for one of the many records, at `now_ns`. Asking takes two calls, so only one in 64 asks, as the clock has it: they are 14 KiB
+/// The same for one of the many records, at `now_ns`. Asking takes two calls, so only one in 64 asks, as the clock has it: they are 8 KiB
 /// of the ring.
 #[inline(always)]
 pub fn wakeup_at(now_ns: u64) -> u64 {

@@ -39,21 +39,30 @@ pub fn slot_of(key: u64, slot: *mut PollDescSlot) -> Option<(*mut PollDescSlot, 
 }
 
 /// The fd of this key was registered with the epoll instance `epfd`. If that is the netpoller's, it is a new file: Go does that once for each,
-/// before anybody reads or writes it. A global function ([`crate`]).
+/// before anybody reads or writes it. If it is another one, the fd may have left the netpoller. A global function ([`crate`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn registered(key: u64, epfd: u64) -> u64 {
+pub extern "C" fn has_new_file(key: u64, epfd: u64) -> u64 {
     let Some(slot) = slots::find(key) else { return 0 };
+    // SAFETY: a map value. At a new file there is nobody else: the last one was closed when nobody used it.
+    let slot = unsafe { &mut *slot };
+    slot.is_current = 0;
     let eventpoll = maps::EVENTPOLL.get(of_slot_key(key).1).copied().unwrap_or(0);
     if eventpoll != 0 && file::eventpoll_of(epfd).is_some_and(|other| other != eventpoll) {
         return 0;
     }
-    // SAFETY: a map value. Nobody else is at this fd: its last file was closed when nobody used it.
-    let slot = unsafe { &mut *slot };
-    slot.is_current = 0;
     slot.file.known = 0;
     forget_waits(slot);
     0
+}
+
+/// The fd of this key was closed: what has its number next need not be in the netpoller.
+#[inline(always)]
+pub fn was_closed(key: u64) {
+    if let Some(slot) = slots::find(key) {
+        // SAFETY: a map value. If the number was taken again meanwhile, the epoll item is asked once more.
+        unsafe { (*slot).is_current = 0 };
+    }
 }
 
 /// What was known of waits on another file.

@@ -21,7 +21,7 @@ pub struct Goroutine {
 }
 
 impl Goroutine {
-    /// Its memory is gone for a moment: [`crate::wait::end_wait`] asks once more. A stack may be as long as it likes.
+    /// Its memory is gone for a moment: the end of the wait asks once more. A stack may be as long as it likes.
     pub const UNREADABLE: Self = Self { goid: 0, labels: 0, stack_hi: u64::MAX };
 
     /// Reads it at `g`.
@@ -34,6 +34,12 @@ impl Goroutine {
             stack_hi: word(words, STACK_HI),
         })
     }
+}
+
+/// The id of a goroutine; 0: it cannot be read.
+#[inline(always)]
+pub fn id_of(g: u64) -> u64 {
+    crate::read::user(g + config!(g_goid)).unwrap_or(0)
 }
 
 /// The P that a thread's M holds, 0: none; `None`: not known, or `g` is not that M's `g0`. Read by programs that are not preempted only.

@@ -28,15 +28,16 @@ pub fn hand_over(slot: &mut PollDescSlot, how: How, start_ns: u64, now_ns: u64, 
     };
     let record = entry.as_mut_ptr();
     // SAFETY: as above; every field is written.
-    unsafe {
+    let told = unsafe {
         fill(&raw mut (*record).wait, slot, how, start_ns, now_ns, sent_ns);
         (*record).wait.header.kind = kind::FIRST_WAIT;
         (*record).wait.header.bytes = size_of::<FirstWaitRecord>() as u16;
         (&raw const slot.file).copy_to_nonoverlapping(&raw mut (*record).file, 1);
-    }
+        (*record).file.known
+    };
     entry.submit(emit::wakeup_at(now_ns));
     // Who sees this gets a later place in the ring.
-    slot.is_told = slot.file.known;
+    slot.is_told = told;
 }
 
 /// Fills a record. Field by field, because one would fill a quarter of the stack that a program has.

@@ -29,8 +29,9 @@ pub static RING: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 #[map]
 pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(TARGET_COUNT, BPF_F_NO_PREALLOC);
 
-/// pollDesc, or fd where system calls show the waits ([`slot_key`](netpoll_probe_common::slot::slot_key)) → its state. Written at the start of a wait, by the stamps and polls, and by user space for
-/// waits that it found open at attach. When it is full a wait is lost and counted.
+/// pollDesc, or fd where system calls show the waits ([`slot_key`](netpoll_probe_common::slot::slot_key)) → its state. Written at the start
+/// of a wait, by the stamps and polls, and by user space for waits that it found open at attach, unless they stand in [`OPEN_SLOTS`]. When
+/// it is full a wait is lost and counted.
 #[map]
 pub static SLOTS: HashMap<u64, PollDescSlot> = HashMap::with_max_entries(SLOT_COUNT, BPF_F_NO_PREALLOC);
 
@@ -80,7 +81,7 @@ pub static LABELS_SCRATCH: PerCpuArray<Scratch<[Label; LABELS]>> = PerCpuArray::
 #[map]
 pub static UNIX_NAMES_SEEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(UNIX_NAMES, 0);
 
-/// Thread id → its `epoll_pwait`. Threads of the target only.
+/// Thread id → its `epoll_pwait`, and whether it runs goroutines. Threads of the target only.
 #[map]
 pub static THREADS: LruHashMap<u32, ThreadSlot> = LruHashMap::with_max_entries(THREAD_COUNT, 0);
 

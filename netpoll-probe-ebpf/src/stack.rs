@@ -164,7 +164,7 @@ const FRAMES_AT_ONCE: u64 = 4;
 struct Walk {
     /// The next address.
     pc: u64,
-    /// How many addresses came from elsewhere.
+    /// The number of the first frame that is followed next; those before came from elsewhere, or were followed.
     first: u64,
     frame_pointer: u64,
     /// How many there are, with those.

@@ -18,7 +18,7 @@ use crate::{
     config::config,
     emit, fd_slot,
     fds::FdState,
-    goroutine::Goroutine,
+    goroutine::{self, Goroutine},
     labels, maps, now, poll,
     polldesc::{PollDesc, READ, WRITE},
     regs::{Syscall, number},
@@ -46,6 +46,8 @@ mod kind {
     pub const REGISTER: u8 = 3;
     /// From a socket to a pipe, or from a pipe to a socket.
     pub const SPLICE: u8 = 4;
+    /// An fd is no more.
+    pub const CLOSE: u8 = 5;
 }
 
 /// By number: a table is quicker than comparisons, and the verifier goes through what follows once, not once for each number.
@@ -67,6 +69,7 @@ const fn kinds() -> [u8; number::BOUND] {
     table[number::CONNECT] = kind::CONNECT;
     table[number::EPOLL_CTL] = kind::REGISTER;
     table[number::SPLICE] = kind::SPLICE;
+    table[number::CLOSE] = kind::CLOSE;
     table
 }
 
@@ -118,6 +121,7 @@ pub fn exit(call: &Syscall) {
         kind::POLL => poll::exit(call, target),
         _ if config!(follow_syscalls) == 0 => {}
         kind::CONNECT => connecting(call, target),
+        kind::CLOSE => fd_slot::was_closed(slot_key(u64::from(call.argument::<0>() as u32), target.index)),
         _ => follow(call, target, kind),
     }
 }
@@ -138,6 +142,7 @@ fn follow(call: &Syscall, target: Target, kind: u8) {
         let Some(registered) = registered(call, target) else { return };
         (fd, mode, again, registers) = (registered, WRITE, 1, 1);
     }
+    // Most of a server's writes. Asked before anything is called.
     if again == 0 && FdState::of(fd, mode).is_some_and(|state| state.has_nobody()) {
         return;
     }
@@ -238,7 +243,12 @@ extern "C" fn end_if_over(slot: *mut PollDescSlot, request: *const Request) -> u
     if again != 0 {
         wait.flags |= flag::SPURIOUS;
     }
-    wait::end_wait(slot, mode, u64::from(outcome::READY), now(), u64::from(request.target()));
+    if wait.goid == 0 {
+        // It could not be read when the wait began.
+        wait.goid = goroutine::id_of(g);
+        wait.labels_hash = labels::hash(labels::of(g), request.target());
+    }
+    wait::end_wait(slot, mode, u64::from(outcome::READY), now());
     then::ENDED
 }
 
@@ -302,7 +312,7 @@ fn registered(call: &Syscall, target: Target) -> Option<i32> {
         return None;
     }
     let fd = call.argument::<2>() as u32;
-    fd_slot::registered(slot_key(u64::from(fd), target.index), call.argument::<0>());
+    fd_slot::has_new_file(slot_key(u64::from(fd), target.index), call.argument::<0>());
     let key = slot_key(call.g(), target.index);
     // SAFETY: the value is copied at once.
     let connecting = unsafe { maps::CONNECTS.get(&key) }.copied()?;

@@ -31,15 +31,15 @@ pub fn ran_then(wait: &mut WaitSlot) -> bool {
 }
 
 /// Whether the goroutine of a wait, which is in a system call, is still on the P that it ran on at [`ran_then`], and that P has turned to no
-/// other since, nor to it again (`schedtick` is unchanged). On another P it runs because it was off this one, which may have been idle since.
+/// other since, nor to it again (`schedtick` is unchanged). On another P it was off this one, which may have been idle since: it parked,
+/// or, seldom, lost its P in a system call or was preempted.
 #[inline(always)]
 pub fn has_run_on(wait: &WaitSlot) -> bool {
     let is_same_p = in_syscall(wait.g).is_none_or(|p| p == wait.last_p);
     is_same_p && read::user::<u32>(wait.last_p + config!(p_schedtick)) == Some(wait.last_ticks as u32)
 }
 
-/// The P that a goroutine entered its system call on: what its M remembers of it, or still holds where the runtime was told of no system
-/// call. Before Go 1.26 it never holds it meanwhile.
+/// The P that a goroutine entered its system call on: `m.oldp`, or `m.p` where the runtime was told of no system call.
 #[inline(always)]
 fn in_syscall(g: u64) -> Option<u64> {
     let m: u64 = read::user(g + config!(g_m))?;

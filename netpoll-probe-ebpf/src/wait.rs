@@ -14,7 +14,7 @@ use netpoll_probe_common::{
 use crate::{
     cells,
     config::config,
-    emit, file, hand_over, labels, now,
+    emit, file, goroutine, hand_over, labels, now,
     polldesc::{PollDesc, READ, WRITE},
     read, regs, sampling, slots, sockets, stack,
     target::{self, Target},
@@ -280,11 +280,17 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
         };
         desc.outcome(mode)
     };
+    let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
     if !by_syscalls {
-        let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
         (wait.stack_hash, wait.labels_hash) = (stack_hash, labels_hash);
+    } else if wait.goid == 0 {
+        // It could not be read when the wait began. Its labels stay unknown: no uprobe reads them here ([`crate::scratch`]).
+        wait.goid = goroutine::id_of(g);
+        if labels::of(g) != 0 {
+            emit::count(Counter::ReadLabels);
+        }
     }
-    end_wait(slot, mode, u64::from(outcome), now_ns, u64::from(target.index));
+    end_wait(slot, mode, u64::from(outcome), now_ns);
     let wait = if mode == READ { &mut slot.read } else { &mut slot.write };
     if !by_syscalls {
         // Of the next wait's stack nothing is known until it ends.
@@ -301,17 +307,11 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
     Some(())
 }
 
-/// A wait has ended, as [`outcome`] says, of the current thread's goroutine, in the target of this number: it is added to its cell, or handed over. Its stack and labels
+/// A wait has ended, as [`outcome`] says, of the current thread's goroutine: it is added to its cell, or handed over. Its stack and labels
 /// stand in the slot. A global function ([`crate`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn end_wait(
-    slot: *mut PollDescSlot,
-    mode: u64,
-    outcome: u64,
-    now_ns: u64,
-    target: u64,
-) -> u64 {
+pub extern "C" fn end_wait(slot: *mut PollDescSlot, mode: u64, outcome: u64, now_ns: u64) -> u64 {
     if slot.is_null() {
         return 0;
     }
@@ -323,13 +323,8 @@ pub extern "C" fn end_wait(
     let start_ns = wait.start_ns;
     set_start(wait, 0);
     if wait.goid == 0 {
-        // It could not be read when it began.
-        wait.goid = read::user(wait.g + config!(g_goid)).unwrap_or(0);
-        if wait.goid == 0 {
-            emit::count(Counter::ReadTarget);
-            return 0;
-        }
-        wait.labels_hash = labels::hash(labels::of(wait.g), target as u32);
+        emit::count(Counter::ReadTarget);
+        return 0;
     }
     let sent_ns = if mode == READ { sent_since(wait, facts, start_ns, now_ns) } else { 0 };
     // Plus zero, which the verifier does not know ([`regs::Syscall::nothing`]), in all bits.

@@ -75,7 +75,7 @@ pub fn compare(first: &[Record], second: &[Record], from_ns: u64, to_ns: u64, bo
                 )
             };
             tally.case(twin.is_some(), name);
-            if twin.is_some() || !hardly_parked(record) {
+            if !hardly_parked(record) {
                 certain.case(twin.is_some(), name);
             }
             let Some(twin) = twin.filter(|_| details) else { continue };

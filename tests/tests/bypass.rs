@@ -7,6 +7,7 @@ use netpoll_probe_tests::{
     live,
     probe::{self, Recording},
     process::{Follow, Process},
+    record::{Mode, Record},
 };
 use serde_json::json;
 
@@ -85,4 +86,27 @@ fn an_ordinary_program_has_none() {
     let recorded = recording.wait(TIMEOUT).unwrap();
     assert_eq!(recorded.summary["quality"]["bypasses"], json!([]));
     assert!(!recorded.finished.stdout.contains("Bypasses"), "{}", recorded.finished.stdout);
+}
+
+/// An fd that was in the netpoller, and whose number is taken by a socket that is not: its goroutine waits for nothing there.
+#[test]
+fn fds_that_leave_the_netpoller_are_not_waited_on() {
+    const TIMES: usize = 50;
+    let _turn = live::turn();
+    probe::require_root().unwrap();
+    let program = GoProgram::new("reused").build().unwrap();
+    let mut reused = Process::spawn(&mut Command::new(program), Follow::Stdout).unwrap();
+    let ready = reused.wait_for_line("READY", TIMEOUT).unwrap();
+    let goid: u64 = ready.split(' ').nth(2).unwrap().parse().unwrap();
+    let choices = ["--hooks", "syscalls"];
+    let recording = Recording::start(&probe::executable().unwrap(), reused.id(), &choices, TIMEOUT).unwrap();
+    reused.tell(&TIMES.to_string()).unwrap();
+    reused.wait_for_line("DONE", TIMEOUT).unwrap();
+    let recorded = recording.stop(TIMEOUT).unwrap();
+
+    let of_it: Vec<_> = recorded.records.iter().filter(|record| record.goid == goid).collect();
+    assert!(of_it.is_empty(), "{} waits, the first: {:?}", of_it.len(), of_it[0]);
+    let reads = |record: &&Record| record.mode == Mode::Read && record.role == "read" && record.goid == 1;
+    assert_eq!(recorded.records.iter().filter(reads).count(), TIMES);
+    assert_eq!(recorded.summary["quality"]["lost"], json!({}));
 }

@@ -57,6 +57,7 @@ pub mod number {
     pub const EPOLL_CTL: usize = 21;
     pub const CONNECT: usize = 203;
     pub const SPLICE: usize = 76;
+    pub const CLOSE: usize = 57;
     /// read, readv, preadv, recvfrom, recvmsg, recvmmsg, accept, accept4.
     pub const READS: [usize; 8] = [63, 65, 69, 207, 212, 243, 202, 242];
     /// write, writev, pwritev, sendto, sendmsg, sendmmsg, sendfile; and getsockopt, by which Go asks for SO_ERROR after a connect.

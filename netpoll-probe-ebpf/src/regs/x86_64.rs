@@ -49,6 +49,7 @@ pub mod number {
     pub const EPOLL_CTL: usize = 233;
     pub const CONNECT: usize = 42;
     pub const SPLICE: usize = 275;
+    pub const CLOSE: usize = 3;
     /// read, readv, preadv, recvfrom, recvmsg, recvmmsg, accept, accept4.
     pub const READS: [usize; 8] = [0, 19, 295, 45, 47, 299, 43, 288];
     /// write, writev, pwritev, sendto, sendmsg, sendmmsg, sendfile; and getsockopt, by which Go asks for SO_ERROR after a connect.

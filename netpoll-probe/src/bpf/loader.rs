@@ -12,7 +12,7 @@ use super::{
     plan::Hook,
 };
 
-/// How much there will be of what user space decides.
+/// How much room the object has, and whether it talks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Room {
     /// Cells in which waits are added up.

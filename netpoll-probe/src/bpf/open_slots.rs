@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use aya::{Ebpf, maps::Map};
+use aya::{Ebpf, maps::Map, sys::SyscallError};
 use netpoll_probe_common::slot::PollDescSlot;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -45,7 +45,10 @@ impl OpenSlots {
         let (bytes, access) = (count * size_of::<PollDescSlot>(), ProtFlags::READ | ProtFlags::WRITE);
         // SAFETY: a new mapping, of as many bytes as the map's values have (`array_map_mmap`, kernel/bpf/arraymap.c).
         let memory = unsafe { mmap(ptr::null_mut(), bytes, access, MapFlags::SHARED, map.fd().as_fd(), 0) };
-        let memory = memory.map_err(|errno| SessionError::Files(io::Error::from(errno)))?;
+        let memory = memory.map_err(|errno| {
+            let error = SyscallError { call: "mmap", io_error: io::Error::from(errno) };
+            SessionError::Map { name: OPEN_SLOTS, source: error.into() }
+        })?;
         Ok(Self { slots: memory.cast(), count })
     }
 

@@ -130,6 +130,10 @@ pub(super) fn at_end(
         let after = later.get(key).copied().unwrap_or_else(PollDescSlot::new_zeroed);
         let mut slot = *slot;
         for (wait, after) in [(&mut slot.read, &after.read), (&mut slot.write, &after.write)] {
+            if wait.goid == 0 {
+                // It could not be read when the wait began.
+                wait.goid = parked.get(&(index, slot.pd, wait.g)).map_or(0, |goroutine| goroutine.goid);
+            }
             let still_taken = wait.start_ns != 0 && wait.start_ns == after.start_ns;
             if still_taken && waiting.contains_key(&index) && !parked.contains_key(&(index, slot.pd, wait.g))
             {

@@ -225,6 +225,23 @@ fn a_connection_that_came_to_a_listener_is_inbound() {
 }
 
 #[test]
+fn a_wait_is_on_the_file_that_was_told_last_of_its_poll_desc() {
+    let mut correlator = Correlator::new(1);
+    let mut remote = |event| {
+        correlator.push(event);
+        correlator.take_all().next().unwrap().wait.endpoint.remote.clone()
+    };
+    let other = FileFacts { inode: 5, remote_port: 6379, ..file() };
+    let at = |port| Some(Address::Ip(format!("10.0.0.5:{port}").parse().unwrap()));
+    let later = || Event::Wait(record(7, 300, 400));
+    assert_eq!(remote(later()), None);
+    assert_eq!((remote(on(file(), record(7, 100, 200))), remote(later())), (at(5432), at(5432)));
+    assert_eq!((remote(on(other, record(7, 500, 600))), remote(later())), (at(6379), at(6379)));
+    assert_eq!(remote(Event::Wait(WaitRecord { pd: 0x2000, ..record(7, 700, 800) })), None);
+    assert_eq!(correlator.quality(&[]).endpoint_unknown, 2);
+}
+
+#[test]
 fn stacks_are_named_by_their_hash() {
     let mut correlator = Correlator::new(1);
     let mut stack = StackRecord::new_zeroed();

@@ -29,7 +29,7 @@ pub struct Quality {
     pub stack_truncated: u64,
     /// Waits whose socket is not known.
     pub endpoint_unknown: u64,
-    /// Collected events for which it could not be read whether a goroutine was parked; who had been told EAGAIN is taken to have.
+    /// How often it could not be read whether a goroutine was parked for an event; who had been told EAGAIN is taken to have.
     pub park_unknown: u64,
     /// Clocks out of order that were clamped.
     pub clamped: u64,
