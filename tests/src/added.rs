@@ -19,7 +19,7 @@ const COUNT: f64 = 0.01;
 const TIME: f64 = 0.03;
 
 /// Of waits that end soon after they begin, two programs one after the other see different lengths: by most where both look up a new file
-/// first, as in connects, of which 5 µs were measured.
+/// first, as in connects: 3 µs were too few in one run of four.
 const OWN_NS: f64 = 6_000.0;
 
 /// The same of what begins at the poll clock, which the second takes after the first has gone through all events of the poll: 5 to 7 µs were
