@@ -19,7 +19,7 @@ const EPOLL_ITEMS: u32 = 4;
 /// netpoller, so the program polls it itself, or does not poll; or there is no room for it.
 #[inline(always)]
 pub fn slot_of(key: u64, slot: *mut PollDescSlot) -> Option<(*mut PollDescSlot, u32)> {
-    // SAFETY: a map value; see `registered` for who else writes this.
+    // SAFETY: a map value; see `has_new_file` for who else writes this.
     if !slot.is_null() && unsafe { (*slot).is_current } == 1 {
         // SAFETY: as above.
         return Some((slot, unsafe { (*slot).file.tag }));
