@@ -26,6 +26,10 @@ const OWN_NS: f64 = 6_000.0;
 /// measured, whichever of the two added up.
 const POLL_NS: f64 = 20_000.0;
 
+/// Groups of fewer waits are not compared by their medians: one wait more or less, and the median is that of the next one, which may be much
+/// longer (15.3 and 17.6 ms were seen in a virtual machine).
+const MEDIAN_OF: f64 = 1_000.0;
+
 /// The same of a median: what connecting takes, some 150 µs, is seen 20 µs longer by one of the two.
 const MEDIAN_NS: f64 = 50_000.0;
 
@@ -117,7 +121,7 @@ fn differences(
         ("/durations/p50_ns", 2.0 * TIME, MEDIAN_NS * slower),
     ] {
         // How long those have lasted is a matter of when the recording began and ended.
-        if path.starts_with("/longest") && cut > 0.0 {
+        if path.starts_with("/longest") && cut > 0.0 || path.ends_with("p50_ns") && count < MEDIAN_OF {
             continue;
         }
         let (expected, found) = (number(expected, path)?, number(found, path)?);
