@@ -106,7 +106,7 @@ pub fn split(mut stream: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use zerocopy::IntoBytes as _;
+    use zerocopy::{FromZeros as _, IntoBytes as _};
 
     use super::*;
 
@@ -131,6 +131,17 @@ mod tests {
         assert_eq!(decode(&bytes[..3]).unwrap_err(), DecodeError::Size { kind: 0, bytes: 3 });
         let unknown = Header { kind: 99, bytes: 8, tgid: 7 };
         assert_eq!(decode(unknown.as_bytes()).unwrap_err().to_string(), "a record of unknown kind 99");
+    }
+
+    #[test]
+    fn a_first_wait_has_its_file() {
+        let mut record = FirstWaitRecord::new_zeroed();
+        (record.wait.header.kind, record.file.inode) = (kind::FIRST_WAIT, 7);
+        let bytes = record.as_bytes();
+        assert_eq!(decode(bytes), Ok(Event::FirstWait(Box::new(record))));
+        let wait_only = &bytes[..size_of::<WaitRecord>()];
+        let bytes = wait_only.len();
+        assert_eq!(decode(wait_only), Err(DecodeError::Size { kind: kind::FIRST_WAIT, bytes }));
     }
 
     proptest! {
