@@ -2,6 +2,7 @@
 
 use std::{process::Command, time::Duration};
 
+use anyhow::Result;
 use netpoll_probe_tests::{
     fixture::GoProgram,
     live,
@@ -16,15 +17,16 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const WAITS: usize = 40;
 
 /// A recording of the program's waits; `None`: one of its other threads came to the page while it was hidden, which ends it.
-fn attempt() -> Option<Recorded> {
-    let program = GoProgram::new("unreadable").build().unwrap();
-    let mut target = Process::spawn(&mut Command::new(program), Follow::Stdout).unwrap();
-    target.wait_for_line("READY", TIMEOUT).unwrap();
-    let choices = ["--hooks", "syscalls"];
-    let recording = Recording::start(&probe::executable().unwrap(), target.id(), &choices, TIMEOUT).unwrap();
-    target.tell(&WAITS.to_string()).unwrap();
-    target.wait_for_line("DONE", TIMEOUT).ok()?;
-    Some(recording.stop(TIMEOUT).unwrap())
+fn attempt() -> Result<Option<Recorded>> {
+    let program = GoProgram::new("unreadable").build()?;
+    let mut target = Process::spawn(&mut Command::new(program), Follow::Stdout)?;
+    target.wait_for_line("READY", TIMEOUT)?;
+    let recording = Recording::start(&probe::executable()?, target.id(), &["--hooks", "syscalls"], TIMEOUT)?;
+    target.tell(&WAITS.to_string())?;
+    if target.wait_for_line("DONE", TIMEOUT).is_err() {
+        return Ok(None);
+    }
+    recording.stop(TIMEOUT).map(Some)
 }
 
 /// A page that is moved, or becomes part of a huge one, is gone for a moment; the file's epoll item says the same as the pollDesc in it.
@@ -32,7 +34,7 @@ fn attempt() -> Option<Recorded> {
 fn waits_that_begin_while_their_poll_desc_cannot_be_read_are_seen() {
     let _turn = live::turn();
     probe::require_root().unwrap();
-    let recorded = (0..5).find_map(|_| attempt()).expect("the program does not come through");
+    let recorded = (0..5).find_map(|_| attempt().unwrap()).expect("the program does not come through");
 
     let waits: Vec<_> = recorded
         .records
