@@ -36,10 +36,10 @@ impl Goroutine {
     }
 }
 
-/// The id of a goroutine; 0: it cannot be read.
+/// The id of a goroutine; `None`: it cannot be read.
 #[inline(always)]
-pub fn id_of(g: u64) -> u64 {
-    crate::read::user(g + config!(g_goid)).unwrap_or(0)
+pub fn id_of(g: u64) -> Option<u64> {
+    crate::read::user(g + config!(g_goid))
 }
 
 /// The P that a thread's M holds, 0: none; `None`: not known, or `g` is not that M's `g0`. Read by programs that are not preempted only.

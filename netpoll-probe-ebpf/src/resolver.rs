@@ -7,7 +7,7 @@ use netpoll_probe_common::{
     slot::slot_key,
 };
 
-use crate::{config::config, emit, maps, now, read, regs, target};
+use crate::{emit, goroutine, maps, now, regs, target};
 
 /// A goroutine enters C.
 #[inline(always)]
@@ -32,7 +32,7 @@ pub fn end(ctx: &ProbeContext) {
         return;
     };
     let _ = maps::RESOLVES.remove(&key);
-    let Some(goid) = read::user(g + config!(g_goid)) else {
+    let Some(goid) = goroutine::id_of(g) else {
         emit::count(Counter::ReadTarget);
         return;
     };

@@ -245,7 +245,7 @@ extern "C" fn end_if_over(slot: *mut PollDescSlot, request: *const Request) -> u
     }
     if wait.goid == 0 {
         // It could not be read when the wait began.
-        wait.goid = goroutine::id_of(g);
+        wait.goid = goroutine::id_of(g).unwrap_or(0);
         wait.labels_hash = labels::hash(labels::of(g), request.target());
     }
     wait::end_wait(slot, mode, u64::from(outcome::READY), now());

@@ -61,7 +61,7 @@ fn try_start(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
     let pd = regs::argument_0(ctx);
     let mode = if regs::argument_1(ctx) & 0xff == READ { READ } else { WRITE };
     let g = regs::g(ctx);
-    let goid: u64 = read::user(g + config!(g_goid))?;
+    let goid = goroutine::id_of(g)?;
     let desc = PollDesc::read(pd)?;
     if desc.ends_at_once(mode) {
         return Some(());
@@ -285,7 +285,7 @@ fn try_end(ctx: &ProbeContext, now_ns: u64, ready: bool, target: Target) -> Opti
         (wait.stack_hash, wait.labels_hash) = (stack_hash, labels_hash);
     } else if wait.goid == 0 {
         // It could not be read when the wait began. Its labels stay unknown: no uprobe reads them here ([`crate::scratch`]).
-        wait.goid = goroutine::id_of(g);
+        wait.goid = goroutine::id_of(g).unwrap_or(0);
         if labels::of(g) != 0 {
             emit::count(Counter::ReadLabels);
         }
