@@ -96,10 +96,8 @@ fn total(waits: &HashMap<u64, Vec<&TracedWait>>) -> usize {
 /// What is demanded.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Share of the records that the tracer must have.
-    pub traced: f64,
-    /// Share of the tracer's waits that must be recorded.
-    pub recorded: f64,
+    /// Share of waits that both must have.
+    pub same: f64,
     /// How much longer a record may be than the tracer's interval, at the median and at p99, ns: the way between the
     /// probes and the tracer's stamps. 2 µs and 22 µs were measured.
     pub duration_p50_ns: i64,
@@ -116,8 +114,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            traced: 0.999,
-            recorded: 0.999,
+            same: 0.999,
             duration_p50_ns: 10_000,
             duration_p99_ns: 250_000,
             queue_p50_ns: 50_000,
@@ -185,7 +182,7 @@ pub fn compare(
     }
     let mut verdict = Verdict::default();
     tracer.judge_moved(&mut verdict);
-    verdict.add_share("records are traced", bounds.traced, &has_trace);
+    verdict.add_share("records are traced", bounds.same, &has_trace);
     let inside: Vec<&TracedWait> =
         waits.iter().filter(|wait| !wait.moved && wait.block_ns >= from_ns && wait.run_ns <= to_ns).collect();
     let (mut is_recorded, mut taken_back) = (Tally::default(), 0);
@@ -211,7 +208,7 @@ pub fn compare(
             )
         });
     }
-    verdict.add_share("traced waits are recorded", bounds.recorded, &is_recorded);
+    verdict.add_share("traced waits are recorded", bounds.same, &is_recorded);
     verdict.add(
         "parks that Go took back",
         taken_back * 500 <= inside.len(),

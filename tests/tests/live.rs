@@ -78,8 +78,7 @@ fn records_against_the_execution_trace() {
     let _turn = live::turn();
     let tool = GoProgram::new("exectrace").build().unwrap();
     let options = options(&truth()).unwrap();
-    let bounds = exectrace::Bounds::default();
-    holds(&live::exectrace_run(&options, &tool, &bounds).unwrap());
+    holds(&live::exectrace_run(&options, &tool, &exectrace::Bounds::default()).unwrap());
 }
 
 /// Two sets of hooks at the same time.

@@ -81,15 +81,12 @@ impl Session {
             if self.slot_of_fd(*key)?.is_some() {
                 continue;
             }
-            match u32::try_from(*key).ok().filter(|fd| self.open_slots.has_room(*fd)) {
-                Some(fd) => {
-                    of_fds.insert(fd, *slot);
-                    given.insert(*key);
-                }
-                None if self.put_slot(*key, slot)? => {
-                    given.insert(*key);
-                }
-                None => {}
+            let is_given = match u32::try_from(*key).ok().filter(|fd| self.open_slots.has_room(*fd)) {
+                Some(fd) => of_fds.insert(fd, *slot).is_none(),
+                None => self.put_slot(*key, slot)?,
+            };
+            if is_given {
+                given.insert(*key);
             }
         }
         self.open_slots.put(&of_fds);

@@ -74,6 +74,9 @@ impl OpenSlots {
 
     /// Makes slots, by fd, of those for which there is room.
     pub(super) fn put(&mut self, slots: &HashMap<u32, PollDescSlot>) {
+        if slots.is_empty() {
+            return;
+        }
         let places = || slots.iter().filter_map(|(fd, slot)| Some((self.at(*fd)?, slot)));
         for (place, slot) in places() {
             // SAFETY: inside the mapping; the programs leave it alone until it has a pollDesc.

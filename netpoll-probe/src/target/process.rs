@@ -349,14 +349,18 @@ fn proc_error(pid: u32, what: &'static str, path: &Path, source: io::Error) -> E
 }
 
 fn thread_group_of(tid: u32) -> Option<u32> {
-    status_field(&fs::read_to_string(proc_path(tid, "status")).ok()?, "Tgid")?.parse().ok()
+    status_number(tid, "Tgid")
 }
 
 /// How many fds a process may have before its table grows (`FDSize` in `/proc/PID/status`); 0: not known.
 #[must_use]
 pub fn fd_table_size(pid: u32) -> u32 {
-    let status = fs::read_to_string(proc_path(pid, "status")).unwrap_or_default();
-    status_field(&status, "FDSize").and_then(|size| size.parse().ok()).unwrap_or(0)
+    status_number(pid, "FDSize").unwrap_or(0)
+}
+
+/// A number in `/proc/PID/status`.
+fn status_number(pid: u32, name: &str) -> Option<u32> {
+    status_field(&fs::read_to_string(proc_path(pid, "status")).ok()?, name)?.parse().ok()
 }
 
 /// What `/proc/PID/comm` holds.
