@@ -28,6 +28,8 @@ pub struct Config {
     pub stand_ins: u32,
     /// Whether system calls show the waits.
     pub follow_syscalls: u32,
+    /// Records of each CPU's buffer of waits ([`crate::wait_buffer`]), a power of two; 0: there are none, and all go through the ring.
+    pub wait_buffer_records: u32,
     /// Whether waits may be added up ([`crate::cell`]).
     pub may_add_up: u32,
 

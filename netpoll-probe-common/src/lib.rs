@@ -14,3 +14,4 @@ pub mod limit;
 pub mod record;
 pub mod sampling;
 pub mod slot;
+pub mod wait_buffer;

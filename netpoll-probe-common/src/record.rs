@@ -88,6 +88,10 @@ pub mod flag {
     pub const SPURIOUS: u16 = 32;
     /// In a slot only: `last_p` and `last_ticks` are those of a moment in the wait in which the goroutine ran.
     pub const RAN_THEN: u16 = 64;
+    /// In a slot only: when the wait began, user space had been told its file, so that an end of it is later than that.
+    pub const TOLD: u16 = 128;
+    /// Those of a slot only.
+    pub const OF_SLOT: u16 = RAN_THEN | TOLD;
 }
 
 /// What every record begins with.

@@ -54,6 +54,14 @@ pub fn wakeup_at(now_ns: u64) -> u64 {
     if now_ns % 64 == 0 { wakeup() } else { u64::from(BPF_RB_NO_WAKEUP) }
 }
 
+/// Wakes the reader, by a record that nobody sees.
+#[inline(always)]
+pub fn wake() {
+    if let Some(entry) = maps::RING.reserve::<Header>(0) {
+        entry.discard(u64::from(BPF_RB_FORCE_WAKEUP));
+    }
+}
+
 /// The header of a record of type `T` of a process.
 #[inline(always)]
 pub const fn header<T>(kind: u16, tgid: u32) -> Header {

@@ -36,6 +36,7 @@ mod maps;
 mod poll;
 mod polldesc;
 mod poller;
+mod publish;
 mod read;
 mod ready;
 mod regs;

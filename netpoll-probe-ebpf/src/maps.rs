@@ -17,6 +17,7 @@ use netpoll_probe_common::{
     record::Label,
     sampling::Sampling,
     slot::{PollDescSlot, SocketEntry, ThreadSlot},
+    wait_buffer::{Cursors, Place},
 };
 
 use crate::{scratch::Scratch, stack::Walked};
@@ -24,6 +25,15 @@ use crate::{scratch::Scratch, stack::Walked};
 /// Records for user space. When it is full a record is lost and counted.
 #[map]
 pub static RING: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// Each CPU's buffer of waits that have ended, one after the other ([`netpoll_probe_common::wait_buffer`]). User space says how many there
+/// are before it loads this, and maps it. When one is full a wait is lost and counted.
+#[map]
+pub static WAIT_BUFFERS: Array<Place> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// By CPU: how far its buffer was written, by the program, and read, by user space.
+#[map]
+pub static WAIT_CURSORS: Array<Cursors> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Thread group → its number: the processes of interest, when they are several. Written by user space.
 #[map]

@@ -110,6 +110,7 @@ pub extern "C" fn begin_wait(slot: *mut PollDescSlot, parking: *const Parking) -
     if !is_same_file {
         slot.is_told = 0;
     }
+    let is_told = slot.is_told;
     // SAFETY: a part of the slot that `of` does not touch.
     let facts = unsafe { &*(&raw const slot.file) };
     let wait = of(slot, mode);
@@ -131,6 +132,9 @@ pub extern "C" fn begin_wait(slot: *mut PollDescSlot, parking: *const Parking) -
     let is_indexed = is_same_file && wait.kernel_ready_source == source::DATA_READY;
     forget_clocks(wait);
     wait.flags = if is_ready != 0 { flag::READY_AT_START } else { 0 };
+    if is_told != 0 {
+        wait.flags |= flag::TOLD;
+    }
     let state = wait.socket_state as u8;
     let sent_bytes = if mode == READ { file::sent_bytes(facts, state) } else { 0 };
     if sent_bytes != wait.sent_bytes {

@@ -6,6 +6,7 @@ use zerocopy::{FromBytes as _, transmute};
 use super::{
     maps::failed,
     session::{Session, SessionError},
+    wait_buffers::cpus,
 };
 
 /// Memory that cells take at most, bytes, on all CPUs together.
@@ -30,7 +31,7 @@ type HistogramsBytes = [u8; size_of::<CellHistograms>()];
 /// How many cells there is room for on this machine. Each has a place for every CPU that there may be.
 #[must_use]
 pub fn room() -> u32 {
-    let cpus = aya::util::nr_cpus().unwrap_or(1).max(1);
+    let cpus = cpus() as usize;
     let most = MOST_BYTES / (cpus * (size_of::<CellSums>() + size_of::<CellHistograms>()));
     u32::try_from(most.clamp(FEWEST, MOST)).unwrap_or(u32::MAX)
 }

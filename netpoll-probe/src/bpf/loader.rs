@@ -10,6 +10,7 @@ use super::{
     kernel_btf::{KernelBtf, Kind},
     maps, object, open_slots,
     plan::Hook,
+    wait_buffers,
 };
 
 /// How much room the object has, and whether it talks.
@@ -51,10 +52,13 @@ pub(super) fn load(config: &Config, btf: &Btf, room: &Room) -> Result<Ebpf, Ebpf
     let &Room { cells, fds, log } = room;
     let log_level: u8 = if log { aya_log::Level::Debug as u8 } else { 0 };
     let (fd_slots, open_slots) = if config.has_fd_slots() { (FD_SLOTS, fds.min(FD_SLOTS)) } else { (0, 0) };
+    let cpus = wait_buffers::cpus();
     with_btf(btf)
         .override_global("CONFIG", config.as_bytes(), true)
         .override_global(aya_log::LEVEL, &log_level, true)
         // A map has one entry at least.
+        .map_max_entries(wait_buffers::BUFFERS, (config.wait_buffer_records * cpus).max(1))
+        .map_max_entries(wait_buffers::CURSORS, cpus)
         .map_max_entries(maps::FD_SLOTS, fd_slots.max(1))
         .map_max_entries(open_slots::OPEN_SLOTS, open_slots.max(1))
         .map_max_entries(cells::SUMS, cells.max(1))

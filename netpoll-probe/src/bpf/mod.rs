@@ -1,7 +1,8 @@
 //! The eBPF programs, from their bytes to the records that they send: the only module that imports aya.
 //!
 //! Facts → rules → action: [`support`] finds out what the kernel allows, [`plan`] decides from facts alone which hook
-//! gives which clock (and [`cost`] what that costs), [`session`] loads and attaches what it says, and [`reader`] hands out the ring's bytes.
+//! gives which clock (and [`cost`] what that costs), [`session`] loads and attaches what it says, and [`reader`] and [`wait_buffers`]
+//! hand out what the programs recorded.
 
 pub mod cells;
 pub mod cost;
@@ -18,5 +19,7 @@ pub mod plan;
 mod programs;
 pub mod reader;
 pub mod session;
+mod shared_array;
 pub mod support;
 pub mod trial;
+pub mod wait_buffers;

@@ -5,19 +5,15 @@
 
 use std::{
     collections::HashMap,
-    fmt, io,
-    os::fd::AsFd as _,
-    ptr,
     sync::atomic::{AtomicU64, Ordering},
     thread,
     time::Duration,
 };
 
-use aya::{Ebpf, maps::Map, sys::SyscallError};
+use aya::Ebpf;
 use netpoll_probe_common::slot::PollDescSlot;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::session::SessionError;
+use super::{session::SessionError, shared_array::SharedArray};
 
 /// The map.
 pub(super) const OPEN_SLOTS: &str = "OPEN_SLOTS";
@@ -25,38 +21,22 @@ pub(super) const OPEN_SLOTS: &str = "OPEN_SLOTS";
 /// From the last field but one of a slot to the last: longer than any CPU holds a load or a store back.
 const A_WHILE: Duration = Duration::from_micros(100);
 
-/// The shared memory.
+/// The slots.
+#[derive(Debug)]
 pub(super) struct OpenSlots {
-    slots: *mut PollDescSlot,
-    count: usize,
+    slots: SharedArray<PollDescSlot>,
 }
 
 impl OpenSlots {
     /// Maps the map of a loaded object; one that has `no_room` has no slots.
     pub(super) fn map(ebpf: &Ebpf, no_room: bool) -> Result<Self, SessionError> {
-        if no_room {
-            return Ok(Self { slots: ptr::null_mut(), count: 0 });
-        }
-        let Some(Map::Array(map)) = ebpf.map(OPEN_SLOTS) else {
-            return Err(SessionError::Missing(OPEN_SLOTS));
-        };
-        let info = map.info().map_err(|source| SessionError::Map { name: OPEN_SLOTS, source })?;
-        let count = info.max_entries() as usize;
-        let (bytes, access) = (count * size_of::<PollDescSlot>(), ProtFlags::READ | ProtFlags::WRITE);
-        // SAFETY: a new mapping, of as many bytes as the map's values have (`array_map_mmap`, kernel/bpf/arraymap.c).
-        let memory = unsafe { mmap(ptr::null_mut(), bytes, access, MapFlags::SHARED, map.fd().as_fd(), 0) };
-        let memory = memory.map_err(|errno| {
-            let error = SyscallError { call: "mmap", io_error: io::Error::from(errno) };
-            SessionError::Map { name: OPEN_SLOTS, source: error.into() }
-        })?;
-        Ok(Self { slots: memory.cast(), count })
+        let slots = if no_room { SharedArray::NONE } else { SharedArray::map(ebpf, OPEN_SLOTS)? };
+        Ok(Self { slots })
     }
 
     /// The slot of an fd, in use or not; `None`: there is no room for it.
     fn at(&self, fd: u32) -> Option<*mut PollDescSlot> {
-        let fd = usize::try_from(fd).ok().filter(|fd| *fd < self.count)?;
-        // SAFETY: inside the mapping.
-        Some(unsafe { self.slots.add(fd) })
+        self.slots.at(usize::try_from(fd).ok()?)
     }
 
     /// Whether there is room for an fd's.
@@ -97,7 +77,7 @@ impl OpenSlots {
 
     /// Those that there are, by fd.
     pub(super) fn all(&self) -> impl Iterator<Item = (u32, PollDescSlot)> {
-        (0..u32::try_from(self.count).unwrap_or(u32::MAX)).filter_map(|fd| Some((fd, self.get(fd)?)))
+        (0..u32::try_from(self.slots.count()).unwrap_or(u32::MAX)).filter_map(|fd| Some((fd, self.get(fd)?)))
     }
 }
 
@@ -107,20 +87,4 @@ fn set_poll_desc(slot: *mut PollDescSlot, pd: u64) {
     let field = unsafe { &raw mut (*slot).pd };
     // SAFETY: aligned, and others access it in one piece, too.
     unsafe { AtomicU64::from_ptr(field) }.store(pd, Ordering::Release);
-}
-
-impl fmt::Debug for OpenSlots {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenSlots").field("count", &self.count).finish_non_exhaustive()
-    }
-}
-
-impl Drop for OpenSlots {
-    fn drop(&mut self) {
-        if self.count == 0 {
-            return;
-        }
-        // SAFETY: the whole of what was mapped, and nobody has it any longer. It cannot fail then.
-        let _ = unsafe { munmap(self.slots.cast(), self.count * size_of::<PollDescSlot>()) };
-    }
 }

@@ -7,7 +7,6 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use netpoll_probe_common::limit::RING_BYTES;
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// Hands out the ring's records. The programs wake it only when much is waiting, so who reads must also look by itself.
@@ -26,17 +25,9 @@ impl RingReader {
         Self { ring }
     }
 
-    /// Gives each waiting record to `each`, and returns how many there were: no more than the ring holds, or a target that writes as fast as
-    /// it is read would be read for ever.
-    pub fn drain(&mut self, mut each: impl FnMut(&[u8])) -> usize {
-        let (mut records, mut bytes) = (0, 0);
-        while bytes < RING_BYTES as usize {
-            let Some(record) = self.ring.next() else { break };
-            bytes += record.len();
-            each(&record);
-            records += 1;
-        }
-        records
+    /// Gives the next record to `to`, if one is waiting.
+    pub fn next<T>(&mut self, to: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.ring.next().map(|record| to(&record))
     }
 
     /// Registers it with the running tokio reactor.
@@ -78,8 +69,8 @@ impl AsyncRing {
         }
     }
 
-    /// [`RingReader::drain`]
-    pub fn drain(&mut self, each: impl FnMut(&[u8])) -> usize {
-        self.fd.get_mut().drain(each)
+    /// [`RingReader::next`]
+    pub fn next<T>(&mut self, to: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.fd.get_mut().next(to)
     }
 }

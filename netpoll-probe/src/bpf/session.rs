@@ -33,6 +33,7 @@ use super::{
     programs::{self, failed},
     reader::RingReader,
     support,
+    wait_buffers::WaitBuffers,
 };
 
 /// What can go wrong between the object and its attached programs.
@@ -98,6 +99,8 @@ pub struct Session {
     pub(super) ebpf: Ebpf,
     /// The slots of waits that were open before.
     pub(super) open_slots: OpenSlots,
+    /// Until they are taken.
+    wait_buffers: Option<WaitBuffers>,
     /// The plan's uprobes, ends before starts, so that no wait is seen to begin and not to end.
     uprobes: Vec<(&'static str, Site)>,
     /// Those that are attached, by process.
@@ -130,6 +133,7 @@ impl Session {
         let btf = loader::btf(kernel, hooks.iter().copied(), &[FILES_ITERATOR, TASKS_ITERATOR])?;
         let mut ebpf = loader::load(config, &btf, room)?;
         let open_slots = OpenSlots::map(&ebpf, !config.has_fd_slots())?;
+        let wait_buffers = Some(WaitBuffers::map(&ebpf, config.wait_buffer_records)?);
         programs::load(&mut ebpf, &btf, &hooks)?;
         programs::load_iterator(&mut ebpf, &btf, FILES, FILES_ITERATOR)?;
         if config.pid_namespace != support::INITIAL_PID_NAMESPACE {
@@ -143,7 +147,15 @@ impl Session {
                 whole.extend(programs::attach(&mut ebpf, hook)?);
             }
         }
-        Ok(Self { ebpf, open_slots, uprobes, attached: HashMap::new(), whole, closing: Closing::default() })
+        Ok(Self {
+            ebpf,
+            open_slots,
+            wait_buffers,
+            uprobes,
+            attached: HashMap::new(),
+            whole,
+            closing: Closing::default(),
+        })
     }
 
     /// Places the uprobes in a process. `pid` is its id in this tool's PID namespace.
@@ -216,6 +228,14 @@ impl Session {
         let map = self.ebpf.take_map("RING").ok_or(SessionError::Missing("map RING"))?;
         let ring = RingBuf::try_from(map).map_err(|source| SessionError::Map { name: "RING", source })?;
         Ok(RingReader::new(ring))
+    }
+
+    /// The buffers of waits; once.
+    ///
+    /// # Errors
+    /// When they were taken already.
+    pub fn take_wait_buffers(&mut self) -> Result<WaitBuffers, SessionError> {
+        self.wait_buffers.take().ok_or(SessionError::Missing("wait buffers"))
     }
 
     /// The targets' open files now, from the kernel's iterator.

@@ -18,17 +18,17 @@ use super::{
     go_program::{GoProgram, Identity},
     open_waits,
     privileges::Privileges,
+    records::{Records, Until},
 };
 use crate::{
     bpf::{
         plan::Plan,
-        reader::AsyncRing,
         session::{self, Session, SessionError, TargetId},
         support,
     },
     correlate::Correlator,
     error::Failure,
-    event::{self, Event},
+    event::Event,
     model::quality::Quality,
     symbolize::Symbolizer,
     target::{error::Error as TargetError, process::Process},
@@ -48,7 +48,7 @@ pub(super) struct Attached {
     pub(super) cells: Cells,
     /// What it was told to follow; `None`: all.
     pub(super) sampling: Option<Sampling>,
-    ring: AsyncRing,
+    records: Records,
     /// By thread group.
     members: HashMap<u32, Member>,
     /// Processes that will run this executable, by thread group.
@@ -58,7 +58,6 @@ pub(super) struct Attached {
     baseline: HashMap<&'static str, u64>,
     /// Records of processes that are no members (any more).
     strangers: u64,
-    ring_records: u64,
 }
 
 /// One process.
@@ -106,7 +105,7 @@ impl Attached {
         mut session: Session,
         room: u32,
     ) -> Result<Self, Failure> {
-        let ring = session.take_ring()?.into_async().map_err(super::recording::event_loop)?;
+        let records = Records::of(&mut session)?;
         let symbolizer = Symbolizer::new(Arc::clone(&program.binary));
         Ok(Self {
             identity,
@@ -116,13 +115,12 @@ impl Attached {
             symbolizer,
             cells: Cells::new(room),
             sampling: None,
-            ring,
+            records,
             members: HashMap::default(),
             expected: HashMap::default(),
             next_index: 0,
             baseline: HashMap::default(),
             strangers: 0,
-            ring_records: 0,
         })
     }
 
@@ -267,16 +265,16 @@ impl Attached {
 
     /// Whether the programs say that much is waiting.
     pub(super) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.ring.poll_readable(context)
+        self.records.poll_readable(context)
     }
 
-    /// Reads the ring. Returns the members that have run another program meanwhile, in the order of time; records after
-    /// that are those of the new program.
-    pub(super) fn drain(&mut self) -> Vec<Exec> {
+    /// Reads what was recorded. Returns the members that have run another program meanwhile, in the order of time; records after that are
+    /// those of the new program.
+    pub(super) fn drain(&mut self, until: Until) -> Vec<Exec> {
         let mut execs = Vec::new();
-        let Self { members, expected, strangers, .. } = self;
-        let records = self.ring.drain(|bytes| {
-            let Ok(event) = event::decode(bytes) else {
+        let Self { members, expected, strangers, records, .. } = self;
+        records.read(until, |event| {
+            let Ok(event) = event else {
                 *strangers += 1;
                 return;
             };
@@ -294,7 +292,6 @@ impl Attached {
                 (None, None, _) => *strangers += 1,
             }
         });
-        self.ring_records += records as u64;
         execs
     }
 
@@ -373,9 +370,9 @@ impl Attached {
         }
     }
 
-    /// How many records came through the ring.
-    pub(super) fn ring_records(&self) -> u64 {
-        self.ring_records
+    /// How many records there were.
+    pub(super) fn record_count(&self) -> u64 {
+        self.records.count()
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
         plan::{self, Hooks, Plan, ReadyHooks},
         session::Session,
         support::{self, KernelFacts},
+        wait_buffers,
     },
     cli::record::{HooksArg, ReadyArg, RecordArgs},
     error::Failure,
@@ -108,6 +109,7 @@ impl Attacher {
         config.pid_namespace = support::own_pid_namespace().unwrap_or(support::INITIAL_PID_NAMESPACE);
         config.stand_ins = u32::from(plan.has_stand_ins());
         config.follow_syscalls = u32::from(plan.follows_syscalls());
+        config.wait_buffer_records = if plan.follows_syscalls() { wait_buffers::records() } else { 0 };
         config.may_add_up = u32::from(self.cells > 0);
         let fds = self.only.map_or(0, fd_table_size);
         let room = Room { cells: self.cells, fds, log: self.logs() };

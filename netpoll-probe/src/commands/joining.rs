@@ -6,6 +6,7 @@ use super::{
     attached::{Attached, Exec},
     go_program::{self, GoProgram},
     recording::Recording,
+    records::Until,
     tell,
 };
 use crate::{error::Failure, exit::Exit, gobin::Error as GobinError, target::process::Process};
@@ -140,7 +141,7 @@ impl Recording {
             if ended.is_empty() {
                 continue;
             }
-            let execs = attached.drain();
+            let execs = attached.drain(Until::Now);
             attached.take(true, &mut self.adder);
             for tgid in ended {
                 if let Some(member) = attached.leave(tgid)? {

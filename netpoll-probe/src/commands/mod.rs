@@ -22,6 +22,7 @@ mod own;
 mod privileges;
 mod record;
 mod recording;
+mod records;
 pub mod run;
 mod selection;
 pub mod tally;

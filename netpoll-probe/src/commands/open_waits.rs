@@ -12,6 +12,7 @@ use super::{
     attached::{Attached, Member},
     go_process::GoProcess,
     own::now_ns,
+    records::Until,
 };
 use crate::{
     bpf::session::Session,
@@ -102,7 +103,7 @@ pub(super) fn at_end(
         .collect();
     let by_syscalls = attached.plan.follows_syscalls();
     // Waits that ended meanwhile bring the stacks that they had.
-    attached.drain();
+    attached.drain(Until::End);
     let (members, session, symbolizer) = attached.parts();
     let all_files = session.files()?;
     let files: HashMap<(u32, i32), FileRecord> =

@@ -26,6 +26,7 @@ use super::{
     own::{cpu_ns, now_ns, peak_resident_bytes},
     privileges::Privileges,
     record::{self, Start},
+    records::Until,
     selection::Selection,
     tally::Tally,
     tell,
@@ -206,7 +207,7 @@ impl Recording {
     fn drain(&mut self) -> Result<(), Failure> {
         for at in 0..self.attached.len() {
             let Some(attached) = self.attached.get_mut(at) else { continue };
-            let execs = attached.drain();
+            let execs = attached.drain(Until::Now);
             attached.take(false, &mut self.adder);
             attached.open_cells()?;
             for exec in execs {
@@ -241,7 +242,7 @@ impl Recording {
             attached.end_at(end_ns);
             let slots = attached.session.slots()?;
             // Who runs another program now is not asked any more.
-            attached.drain();
+            attached.drain(Until::End);
             attached.take(true, &mut self.adder);
             let open = {
                 let Tally { builder, quality, .. } = &mut self.adder.tally;
@@ -252,7 +253,7 @@ impl Recording {
             // Not before the slots and the goroutines were read, which agree for as long as the programs are there; and before
             // anything is rendered, which the target must not pay for.
             attached.session.detach(&mut closing);
-            ring_records += attached.ring_records();
+            ring_records += attached.record_count();
             for (mut wait, sent) in open {
                 self.adder.add(&mut wait, sent);
             }

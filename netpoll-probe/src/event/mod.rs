@@ -1,6 +1,8 @@
 //! Bytes of the ring → typed records. Pure, so a recorded stream of bytes replays.
 #![forbid(unsafe_code)]
 
+pub mod order;
+
 use netpoll_probe_common::record::{
     ExecRecord, FirstWaitRecord, Header, LabelsRecord, ResolveRecord, SpuriousRecord, StackRecord,
     UnixNameRecord, WaitRecord, kind,
@@ -30,6 +32,18 @@ pub enum Event {
 }
 
 impl Event {
+    /// When it was, CLOCK_MONOTONIC ns; `None`: its time does not matter.
+    #[must_use]
+    pub fn at_ns(&self) -> Option<u64> {
+        match self {
+            Self::Wait(record) => Some(record.end_ns),
+            Self::FirstWait(record) => Some(record.wait.end_ns),
+            Self::Spurious(record) => Some(record.again_ns),
+            Self::Exec(record) => Some(record.at_ns),
+            Self::Stack(_) | Self::UnixName(_) | Self::Labels(_) | Self::Resolve(_) => None,
+        }
+    }
+
     /// The process, in the initial PID namespace.
     #[must_use]
     pub fn tgid(&self) -> u32 {
