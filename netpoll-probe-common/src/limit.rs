@@ -74,8 +74,12 @@ pub const LABEL_KEY_BYTES: usize = 32;
 /// Bytes of a label's value that are kept; a power of two.
 pub const LABEL_VALUE_BYTES: usize = 64;
 
-/// Threads of the targets whose last `epoll_pwait` or waking is remembered.
-pub const THREADS: u32 = 1 << 14;
+/// Threads of the targets whose last `epoll_pwait` or waking is found by one load, 1 MiB. A power of two: as many as there are thread ids, where
+/// `kernel.pid_max` is not raised.
+pub const THREADS: u32 = 1 << 15;
+
+/// Threads of the targets of which that is remembered although another thread has their place.
+pub const CROWDED_THREADS: u32 = 1 << 12;
 
 /// Goroutines that are in the C library's resolver at once. Go lets 500 threads be there (`net/net.go`, `concurrentThreadsLimit`).
 pub const RESOLVES: u32 = 1 << 12;

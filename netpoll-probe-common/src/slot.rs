@@ -230,5 +230,13 @@ pub struct ThreadSlot {
     /// When it was last woken in an `epoll_pwait` that it has not left, 0: not yet.
     pub waking_ns: u64,
     /// 1: it runs goroutines, so it is not `sysmon`'s; 0: not known.
-    pub runs_goroutines: u64,
+    pub runs_goroutines: u32,
+    /// The thread's id, 0: nobody's; in the array only.
+    pub thread: u32,
+}
+
+/// The place of a thread in the map `THREADS`.
+#[must_use]
+pub const fn thread_entry(thread: u32) -> u32 {
+    thread & (crate::limit::THREADS - 1)
 }

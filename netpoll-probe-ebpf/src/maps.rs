@@ -9,10 +9,10 @@ use netpoll_probe_common::{
     cell::{CellEntry, CellHistograms, CellKey, CellSums},
     counter::Counter,
     limit::{
-        CELL_ENTRIES as CELL_ENTRY_COUNT, CONNECTS as CONNECT_COUNT, FD_STATES as FD_STATE_COUNT,
-        FDS as FD_COUNT, LABEL_SETS, LABELS, POLL_SCRATCH_BYTES, RESOLVES as RESOLVE_COUNT, RING_BYTES,
-        RUNTIME_STRUCT_BYTES, SLOTS as SLOT_COUNT, SOCKETS as SOCKET_COUNT, STACKS, TARGETS as TARGET_COUNT,
-        THREADS as THREAD_COUNT, UNIX_NAMES,
+        CELL_ENTRIES as CELL_ENTRY_COUNT, CONNECTS as CONNECT_COUNT, CROWDED_THREADS as CROWDED_THREAD_COUNT,
+        FD_STATES as FD_STATE_COUNT, FDS as FD_COUNT, LABEL_SETS, LABELS, POLL_SCRATCH_BYTES,
+        RESOLVES as RESOLVE_COUNT, RING_BYTES, RUNTIME_STRUCT_BYTES, SLOTS as SLOT_COUNT,
+        SOCKETS as SOCKET_COUNT, STACKS, TARGETS as TARGET_COUNT, THREADS as THREAD_COUNT, UNIX_NAMES,
     },
     record::Label,
     sampling::Sampling,
@@ -91,9 +91,15 @@ pub static LABELS_SCRATCH: PerCpuArray<Scratch<[Label; LABELS]>> = PerCpuArray::
 #[map]
 pub static UNIX_NAMES_SEEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(UNIX_NAMES, 0);
 
-/// Thread id → its `epoll_pwait`, and whether it runs goroutines. Threads of the target only.
+/// Thread id → its `epoll_pwait`, and whether it runs goroutines, by [`thread_entry`](netpoll_probe_common::slot::thread_entry). Threads of the
+/// target only.
 #[map]
-pub static THREADS: LruHashMap<u32, ThreadSlot> = LruHashMap::with_max_entries(THREAD_COUNT, 0);
+pub static THREADS: Array<ThreadSlot> = Array::with_max_entries(THREAD_COUNT, 0);
+
+/// The same of threads whose entry is another one's. The least recently used one makes room.
+#[map]
+pub static CROWDED_THREADS: LruHashMap<u32, ThreadSlot> =
+    LruHashMap::with_max_entries(CROWDED_THREAD_COUNT, 0);
 
 /// `runtime.g` ([`slot_key`](netpoll_probe_common::slot::slot_key)) → when it entered the C library's resolver, ns.
 #[map]

@@ -75,7 +75,7 @@ pub fn exit(call: &Syscall, target: Target) {
         return;
     }
     let now_ns = now();
-    let slot = if stands_in { poller::thread_slot(target) } else { None };
+    let slot = if stands_in { poller::thread_slot(target.thread) } else { None };
     let (left_ns, waking_ns) = poller::left(slot, now_ns);
     let ready_after_ns =
         if stands_in && sleeps { poller::bound(call, waking_ns, target) } else { poller::last_bound(target) };

@@ -1,20 +1,39 @@
 //! Who polls: the thread in `epoll_pwait`, when it was woken, and what it can have missed.
 
-use netpoll_probe_common::{record::poller, slot::ThreadSlot};
+use netpoll_probe_common::{
+    record::poller,
+    slot::{ThreadSlot, thread_entry},
+};
 
 use crate::{goroutine, maps, regs::Syscall, target::Target};
 
 /// `epoll_pwait` takes milliseconds.
 const NS_PER_MS: u64 = 1_000_000;
 
-/// The thread's slot, made if it has none.
+/// The slot of a thread, made if it has none.
 #[inline(always)]
-pub fn thread_slot(target: Target) -> Option<*mut ThreadSlot> {
-    if let Some(slot) = maps::THREADS.get_ptr_mut(&target.thread) {
+pub fn thread_slot(thread: u32) -> Option<*mut ThreadSlot> {
+    let slot = maps::THREADS.get_ptr_mut(thread_entry(thread))?;
+    let owner = owner(slot);
+    if owner == thread {
         return Some(slot);
     }
-    let _ = maps::THREADS.insert(&target.thread, &ThreadSlot::default(), 0);
-    maps::THREADS.get_ptr_mut(&target.thread)
+    if owner == 0 {
+        // SAFETY: a map value, and nobody's. Of two threads that take it at once one does not find itself there the next time.
+        unsafe { (&raw mut (*slot).thread).write_volatile(thread) };
+        return Some(slot);
+    }
+    if let Some(slot) = maps::CROWDED_THREADS.get_ptr_mut(&thread) {
+        return Some(slot);
+    }
+    let _ = maps::CROWDED_THREADS.insert(&thread, &ThreadSlot::default(), 0);
+    maps::CROWDED_THREADS.get_ptr_mut(&thread)
+}
+
+#[inline(always)]
+fn owner(slot: *mut ThreadSlot) -> u32 {
+    // SAFETY: a map value. Volatile: another CPU may take it.
+    unsafe { (&raw const (*slot).thread).read_volatile() }
 }
 
 /// Marks that the thread has left its call. Returns when it had left the one before, and when it was last woken in this one.

@@ -10,14 +10,14 @@ use aya_ebpf::bindings::task_struct;
 use netpoll_probe_common::{
     counter::Counter,
     record::source,
-    slot::{PollDescSlot, ThreadSlot, WaitSlot, slot_key},
+    slot::{PollDescSlot, WaitSlot, slot_key},
 };
 
 use crate::{
     config::config,
-    emit, maps, now,
+    emit, now,
     poll::{self, READ_EVENTS, WRITE_EVENTS},
-    read, regs, slots, sockets, target,
+    poller, read, regs, slots, sockets, target,
 };
 
 /// `include/net/tcp_states.h`
@@ -141,11 +141,8 @@ pub fn waking(task: *const task_struct) {
         return;
     }
     let waking_ns = now();
-    let Some(thread) = maps::THREADS.get_ptr_mut(&pid) else {
-        // It sleeps there since before the programs came.
-        let _ = maps::THREADS.insert(&pid, &ThreadSlot { left_ns: 0, waking_ns, runs_goroutines: 0 }, 0);
-        return;
-    };
+    // Made if it has none: it sleeps there since before the programs came.
+    let Some(thread) = poller::thread_slot(pid) else { return };
     // The last waking counts: woken for an event that another thread collected first, it goes back to sleep.
     // SAFETY: a map value of a thread that sleeps; of two wakers at once either time will do.
     unsafe { (*thread).waking_ns = waking_ns };
