@@ -60,9 +60,9 @@ fn benchmark(criterion: &mut Criterion) {
                 for bytes in drained {
                     correlator.push(event::decode(bytes).unwrap());
                 }
-                for correlated in correlator.take_ready() {
-                    let (mut wait, sent) = tally.name(correlated, &mut symbolizer, BIAS);
-                    tally.add(&mut wait, sent);
+                for mut correlated in correlator.take_ready() {
+                    tally.name(&mut correlated, &mut symbolizer, BIAS);
+                    tally.add(&mut correlated.wait, correlated.sent);
                 }
             }
             black_box(tally.builder.counts())

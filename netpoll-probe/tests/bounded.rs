@@ -81,9 +81,9 @@ fn memory_does_not_depend_on_how_long_it_records() {
                 correlator.push(event::decode(bytes).unwrap());
             }
             stream.clear();
-            for correlated in correlator.take_ready() {
-                let (mut wait, sent) = tally.name(correlated, &mut symbolizer, BIAS);
-                tally.add(&mut wait, sent);
+            for mut correlated in correlator.take_ready() {
+                tally.name(&mut correlated, &mut symbolizer, BIAS);
+                tally.add(&mut correlated.wait, correlated.sent);
             }
             let now_bytes = live_bytes(&stream);
             let most = if number < FULL { &mut full_bytes } else { &mut most_bytes };

@@ -25,16 +25,16 @@ impl Adder {
     /// Names a wait's stack, and adds it; those like it may be added up. `bias` is that of its process.
     pub(super) fn name(
         &mut self,
-        correlated: Correlated,
+        mut correlated: Correlated,
         symbolizer: &mut Symbolizer,
         bias: u64,
         cells: &mut Cells,
     ) {
-        let like = correlated.like;
-        let (mut wait, sent) = self.tally.name(correlated, symbolizer, bias);
-        self.add(&mut wait, sent);
-        if let Some(like) = like {
-            cells.saw(like, &wait, &self.tally);
+        self.tally.name(&mut correlated, symbolizer, bias);
+        let Correlated { wait, sent, like, .. } = &mut correlated;
+        self.add(wait, *sent);
+        if let Some(like) = *like {
+            cells.saw(like, wait, &self.tally);
         }
     }
 

@@ -32,14 +32,12 @@ impl Tally {
     }
 
     /// Gives a wait its stack. `bias` is what is added to an address of the executable's file to give one of the process.
-    pub fn name(&mut self, correlated: Correlated, symbolizer: &mut Symbolizer, bias: u64) -> (Wait, Sent) {
-        let Correlated { mut wait, stack_hash, pcs, sent, .. } = correlated;
+    pub fn name(&mut self, correlated: &mut Correlated, symbolizer: &mut Symbolizer, bias: u64) {
         let table = self.builder.stacks_mut();
-        wait.stack = pcs.map(|pcs| match stack_hash {
-            0 => symbolizer.walked(bias, leaf_first(&pcs), table),
-            hash => symbolizer.stack(hash, bias, &pcs, table),
+        correlated.wait.stack = correlated.pcs.as_deref().map(|pcs| match correlated.stack_hash {
+            0 => symbolizer.walked(bias, leaf_first(pcs), table),
+            hash => symbolizer.stack(hash, bias, pcs, table),
         });
-        (wait, sent)
     }
 
     /// Adds a wait that has its stack. Returns whether the filter let it pass.

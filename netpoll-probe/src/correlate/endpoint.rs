@@ -81,12 +81,12 @@ impl Endpoints {
         self.learn(file, socket_state);
         if file.family == AF_UNIX {
             // Used here too, or it would be forgotten while the programs believe that it is known.
-            self.unix_names.get(file.inode);
+            self.unix_names.get(file.inode, |_| ());
         }
-        if let Some((facts, endpoint)) = self.known.get(file.inode)
-            && facts == file
-        {
-            return Arc::clone(endpoint);
+        let known =
+            self.known.get(file.inode, |(facts, endpoint)| (facts == file).then(|| Arc::clone(endpoint)));
+        if let Some(endpoint) = known.flatten() {
+            return endpoint;
         }
         let endpoint = Arc::new(self.make(file));
         self.known.insert(file.inode, (*file, Arc::clone(&endpoint)));
@@ -110,7 +110,7 @@ impl Endpoints {
                 (local.map(Address::Ip), remote.map(Address::Ip), direction)
             }
             Kind::Unix | Kind::Unixgram | Kind::Unixpacket => {
-                let (local, remote) = self.unix_names.get(file.inode).cloned().unwrap_or_default();
+                let (local, remote) = self.unix_names.get(file.inode, Names::clone).unwrap_or_default();
                 // A stream's accepted end has its listener's name; the dialling end sees that name at its peer.
                 let direction = match (kind, &local, &remote) {
                     (Kind::Unixgram, _, _) => Direction::Unknown,

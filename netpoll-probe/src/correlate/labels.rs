@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use netpoll_probe_common::record::LabelsRecord;
 
-/// A goroutine's pprof labels, sorted by key.
-pub(super) type Labels = Arc<[(Arc<str>, Arc<str>)]>;
+use crate::model::wait::Labels;
 
 /// The labels of a record.
 pub(super) fn of(record: &LabelsRecord) -> Labels {

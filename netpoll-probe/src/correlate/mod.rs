@@ -15,7 +15,7 @@ pub mod endpoint;
 mod labels;
 mod recent;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, rc::Rc, sync::Arc};
 
 use foldhash::HashMap;
 use netpoll_probe_common::{
@@ -31,14 +31,13 @@ use crate::{
     model::{
         bypass::Bypass,
         quality::Quality,
-        wait::{Endpoint, Mode, Outcome, Poller, Wait},
+        wait::{Endpoint, Labels, Mode, Outcome, Poller, Wait},
     },
 };
 
 use self::{
     codes::{mode_of, outcome_of, poller_of, role_of},
     endpoint::Endpoints,
-    labels::Labels,
     recent::Recent,
 };
 
@@ -61,7 +60,7 @@ pub struct Correlated {
     /// Names the stack; 0: not known.
     pub stack_hash: u64,
     /// The stack's addresses, leaf first; `None`: not known.
-    pub pcs: Option<Arc<[u64]>>,
+    pub pcs: Option<Rc<[u64]>>,
     /// What this process sent on the connection that it reads, as far as TCP tells.
     pub sent: Sent,
     /// Which waits are like it; `None`: it is out of the ordinary.
@@ -99,7 +98,7 @@ pub struct Correlator {
     endpoints: Endpoints,
     /// By pollDesc; there are as many of those as the process ever had files open at once.
     files: HashMap<u64, FileFacts>,
-    stacks: Recent<u64, Arc<[u64]>>,
+    stacks: Recent<u64, Rc<[u64]>>,
     labels: Recent<u64, Labels>,
     held: VecDeque<Correlated>,
     /// Number of the first wait in `held`.
@@ -108,9 +107,9 @@ pub struct Correlator {
     last: HashMap<Key, (u64, u64)>,
     newest_ns: u64,
     /// Stacks of waits that were open when the recording ended, and have ended since: by pollDesc, goroutine and start.
-    late_stacks: HashMap<(u64, u64, u64), Arc<[u64]>>,
+    late_stacks: HashMap<(u64, u64, u64), Rc<[u64]>>,
     /// Stacks of waits that were open when the recording began: by pollDesc and goroutine.
-    early_stacks: HashMap<(u64, u64), Arc<[u64]>>,
+    early_stacks: HashMap<(u64, u64), Rc<[u64]>>,
     until_ns: u64,
     /// Calls of the C library's resolver.
     resolver: Option<Bypass>,
@@ -146,13 +145,13 @@ impl Correlator {
     }
 
     /// The stack of a wait that was open when the recording began, for when its end brings none. `pcs` as [`Correlated::pcs`].
-    pub fn open_stack(&mut self, pd: u64, goid: u64, pcs: Arc<[u64]>) {
+    pub fn open_stack(&mut self, pd: u64, goid: u64, pcs: Rc<[u64]>) {
         self.early_stacks.insert((pd, goid), pcs);
     }
 
     /// The addresses of the stack with this hash.
     #[must_use]
-    pub fn stack_of(&mut self, hash: u64) -> Option<Arc<[u64]>> {
+    pub fn stack_of(&mut self, hash: u64) -> Option<Rc<[u64]>> {
         known(&mut self.stacks, hash)
     }
 
@@ -228,7 +227,7 @@ impl Correlator {
 
     /// The addresses of an open wait's stack, if it ended soon after the recording did.
     #[must_use]
-    pub fn late_stack(&self, pd: u64, goid: u64, start_ns: u64) -> Option<Arc<[u64]>> {
+    pub fn late_stack(&self, pd: u64, goid: u64, start_ns: u64) -> Option<Rc<[u64]>> {
         self.late_stacks.get(&(pd, goid, start_ns)).cloned()
     }
 
@@ -298,7 +297,7 @@ impl Correlator {
             role: role_of(mode, record.socket_state),
             endpoint,
             stack: None,
-            labels: known(&mut self.labels, record.labels_hash).unwrap_or_default(),
+            labels: known(&mut self.labels, record.labels_hash),
             stands_for: record.stands_for.max(1),
         };
         self.quality.clamped += u64::from(judged.clamped);
@@ -355,7 +354,7 @@ impl Correlator {
             role: role_of(mode, slot.socket_state),
             endpoint: self.endpoints.of(file, slot.socket_state),
             stack: None,
-            labels: Arc::default(),
+            labels: None,
             // Of those that were open when the recording began, each one is known.
             stands_for: slot.stands_for.max(1),
         };
@@ -378,8 +377,8 @@ impl Correlator {
 }
 
 /// What a hash names; 0 names nothing.
-fn known<T: ?Sized>(table: &mut Recent<u64, Arc<T>>, hash: u64) -> Option<Arc<T>> {
-    if hash == 0 { None } else { table.get(hash).cloned() }
+fn known<T: Clone>(table: &mut Recent<u64, T>, hash: u64) -> Option<T> {
+    if hash == 0 { None } else { table.get(hash, T::clone) }
 }
 
 #[cfg(test)]

@@ -39,13 +39,15 @@ impl<K: Copy + Eq + Hash, V> Recent<K, V> {
         self.old.clear();
     }
 
-    /// The value of a key, which is used by that.
-    pub(super) fn get(&mut self, key: K) -> Option<&V> {
-        if !self.young.contains_key(&key) {
-            let value = self.old.remove(&key)?;
-            self.insert(key, value);
+    /// What `of` makes of the value of a key, which is used by that.
+    pub(super) fn get<R>(&mut self, key: K, of: impl FnOnce(&V) -> R) -> Option<R> {
+        if let Some(value) = self.young.get(&key) {
+            return Some(of(value));
         }
-        self.young.get(&key)
+        let value = self.old.remove(&key)?;
+        let made = of(&value);
+        self.insert(key, value);
+        Some(made)
     }
 }
 
@@ -59,13 +61,13 @@ mod tests {
         for key in 0..1000 {
             recent.insert(key, key * 2);
             // Of all that are there one is used all the time.
-            assert_eq!(recent.get(0), Some(&0));
+            assert_eq!(recent.get(0, |value| *value), Some(0));
             assert!(recent.young.len() + recent.old.len() <= 20);
         }
         let kept = (0..1000).filter(|key| recent.young.contains_key(key) || recent.old.contains_key(key));
         assert!(kept.clone().count() >= 10);
         assert!(kept.clone().all(|key| key == 0 || key >= 980), "{:?}", kept.collect::<Vec<_>>());
-        assert_eq!(recent.get(500), None);
+        assert_eq!(recent.get(500, |value| *value), None);
     }
 
     #[test]
@@ -75,7 +77,7 @@ mod tests {
             recent.insert(key, key * 10);
         }
         recent.insert(1, 11);
-        assert_eq!(recent.get(1), Some(&11));
+        assert_eq!(recent.get(1, |value| *value), Some(11));
         assert_eq!(recent.young.keys().chain(recent.old.keys()).filter(|key| **key == 1).count(), 1);
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn wait(start_ns: u64, end_ns: u64) -> Wait {
             direction: Direction::Unknown,
         }),
         stack: None,
-        labels: Arc::default(),
+        labels: None,
         stands_for: 1,
     }
 }

@@ -134,6 +134,9 @@ pub enum Address {
     Path(Arc<str>),
 }
 
+/// A goroutine's pprof labels, sorted by key.
+pub type Labels = Arc<[(Arc<str>, Arc<str>)]>;
+
 /// The file waited on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -229,8 +232,8 @@ pub struct Wait {
     pub endpoint: Arc<Endpoint>,
     /// The user stack, leaf first; `None`: not known.
     pub stack: Option<StackId>,
-    /// The goroutine's pprof labels, sorted by key.
-    pub labels: Arc<[(Arc<str>, Arc<str>)]>,
+    /// The goroutine's pprof labels; `None`: it has none.
+    pub labels: Option<Labels>,
     /// How many waits it stands for, with itself: more than one where not all were followed, to stay within a budget.
     pub stands_for: u32,
 }

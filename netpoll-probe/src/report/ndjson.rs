@@ -146,7 +146,7 @@ impl<W: Write> NdjsonWriter<W> {
             remote: wait.endpoint.remote.as_ref(),
             tid: wait.tid,
             stack,
-            labels: &wait.labels,
+            labels: wait.labels.as_deref().unwrap_or_default(),
             pid: wait.pid,
             started_before: wait.started_before,
             idle_ns: wait.idle_ns,

@@ -205,7 +205,7 @@ fn database(shop: &mut Recording, count: u64, callers: &[&str], least_ns: u64) {
             endpoint: Arc::clone(&database),
             stack: Some(stack),
             spurious: number % 300 == 7,
-            labels: if number == 0 { [("route".into(), "/user/{id}".into())].into() } else { Arc::default() },
+            labels: (number == 0).then(|| [("route".into(), "/user/{id}".into())].into()),
             ..ready
         });
     }
