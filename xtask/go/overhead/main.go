@@ -4,6 +4,7 @@
 //	overhead proxy -target A     copies bytes between each connection and one to A
 //	overhead echo                sends back what comes
 //	overhead empty -on A,B       has eBPF programs that do nothing on these tracepoints
+//	overhead least -on A,B       has such as do the least that a wait of a process, -pid, takes
 //	overhead spin                computes, without a network
 //	overhead idle -target A      keeps connections to a server, each of which has asked once
 //	overhead http -target A      asks a server on some connections, at a fixed rate
@@ -29,12 +30,13 @@ import (
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) < 2 {
-		log.Fatal("usage: overhead server|proxy|echo|empty|spin|idle|http|pingpong|syscalls|hash [flags]")
+		log.Fatal("usage: overhead server|proxy|echo|empty|least|spin|idle|http|pingpong|syscalls|hash [flags]")
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	target := flags.String("target", "", "address of the other side")
 	seconds := flags.Float64("seconds", 3, "how long to measure")
 	connections := flags.Int("connections", 16, "how many connections")
+	pid := flags.Int("pid", 0, "process whose waits are meant")
 	on := flags.String("on", "", "tracepoints, by comma")
 	timed := flags.Bool("timed", false, "let the kernel time eBPF programs")
 	rate := flags.Float64("rate", 1000, "requests a second")
@@ -48,7 +50,10 @@ func main() {
 	case "echo":
 		serve(func(connection net.Conn) { _, _ = io.Copy(connection, connection) })
 	case "empty":
-		empty(*on, *timed)
+		floor(*on, *timed, nothing, nil)
+	case "least":
+		of, tell := least(*pid)
+		floor(*on, *timed, of, tell)
 	case "spin":
 		spin(time)
 	case "idle":

@@ -16,7 +16,7 @@ import (
 
 // obey does what the lines of standard input say, until it ends:
 //
-//	go           work, where there is something to do
+//	go           work, or tell, where there is something to do or to tell
 //	trace        switches Go's execution tracer on, to nowhere; answers "tracing"
 //	trace FILE   the same, to a file
 //	stop         switches it off; answers "stopped" when all is written

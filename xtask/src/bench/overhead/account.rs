@@ -88,6 +88,30 @@ pub(super) fn clock_ns_per_run(tools: &Tools, target: &mut Target) -> Result<f64
     Ok(number(runs.ns) / number(runs.count))
 }
 
+/// A run of [`Subject::Least`] in which its programs were timed.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Least {
+    /// Waits while the load worked.
+    pub(super) waits: u64,
+    /// Runs of its programs meanwhile.
+    pub(super) runs: Runs,
+}
+
+impl Least {
+    /// The load on a target, while nothing but the least is done.
+    pub(super) fn measure(tools: &Tools, target: &mut Target) -> Result<Self> {
+        let mut watching = Subject::Least.watch(tools, target, true)?;
+        let pid = watching.pid().context("it is no process")?;
+        let (before, waits_before) = (Hooks::of(pid)?.runs(), watching.waits()?);
+        target.work(&tools.program)?;
+        let (runs, waits) =
+            (Hooks::of(pid)?.runs().since(before), watching.waits()?.saturating_sub(waits_before));
+        watching.end(target)?;
+        ensure!(waits > 0, "no wait was seen");
+        Ok(Self { waits, runs })
+    }
+}
+
 /// A run in which Go's execution tracer recorded, too: it stamps each park of a goroutine in the netpoller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Traced {

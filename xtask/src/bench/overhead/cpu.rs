@@ -9,7 +9,12 @@ pub(super) fn of_process(pid: u32) -> Result<u64> {
     let folder = format!("/proc/{pid}/task");
     let mut sum = 0;
     for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
-        sum += read(&entry?.path().join("schedstat"))?;
+        let thread = entry?.path();
+        match read(&thread.join("schedstat")) {
+            // It has ended since it was listed.
+            Err(_) if !thread.exists() => {}
+            ns => sum += ns?,
+        }
     }
     Ok(sum)
 }

@@ -4,9 +4,10 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::{
-    account::{Timed, Traced, clock_ns_per_run},
+    super::number,
+    account::{Least, Timed, Traced, clock_ns_per_run},
     load::{Load, Target, Worked},
-    stats::Estimate,
+    stats::{Estimate, Noise},
     subject::Subject,
     tools::Tools,
 };
@@ -64,6 +65,8 @@ pub(super) struct Table {
     pub(super) rows: Vec<Row>,
     /// What the kernel's reading of the clock takes when it times a run of an eBPF program, ns, some times.
     pub(super) clock_ns_per_run: Vec<f64>,
+    /// The least that a wait takes, some times; none where there are no waits.
+    pub(super) least: Vec<Least>,
 }
 
 impl Table {
@@ -77,6 +80,23 @@ impl Table {
     pub(super) fn ns_per_wait(&self, row: &Row) -> Option<Estimate> {
         let clock_ns = Estimate::of(self.clock_ns_per_run.clone())?.median;
         row.timed(|timed| Some(timed.ns_per_wait()? - clock_ns * timed.per_wait(timed.runs.count)?))
+    }
+
+    /// The same of [`Subject::Least`].
+    pub(super) fn least_ns_per_wait(&self) -> Option<Estimate> {
+        let clock_ns = Estimate::of(self.clock_ns_per_run.clone())?.median;
+        let ns = |it: &Least| (number(it.runs.ns) - clock_ns * number(it.runs.count)) / number(it.waits);
+        Estimate::of(self.least.iter().map(ns).collect())
+    }
+
+    /// What nobody's measurements are to those before and after them, as those of a subject are compared: how much a value of one
+    /// measurement varies by itself.
+    pub(super) fn noise(&self, value: impl Fn(&Worked) -> f64) -> Option<Noise> {
+        let ratios = self.nobody.windows(3).filter_map(|three| match *three {
+            [before, with, after] => Some(Sample { before, with, after }.ratio(&value)),
+            _ => None,
+        });
+        Noise::of(ratios.collect())
     }
 
     /// Measures.
@@ -110,7 +130,10 @@ impl Table {
         let clock_ns_per_run = (0..if load.is_beside() { 0 } else { TIMED_RUNS })
             .map(|_| clock_ns_per_run(tools, &mut target))
             .collect::<Result<_>>()?;
-        Ok(Self { load, nobody, rows, clock_ns_per_run })
+        let least = (0..if load.has_waits() { TIMED_RUNS } else { 0 })
+            .map(|_| Least::measure(tools, &mut target))
+            .collect::<Result<_>>()?;
+        Ok(Self { load, nobody, rows, clock_ns_per_run, least })
     }
 }
 

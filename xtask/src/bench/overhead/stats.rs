@@ -59,6 +59,26 @@ impl Estimate {
     }
 }
 
+/// Between what single values lie.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Noise {
+    /// Of 100 values two or three are below this.
+    pub(super) least: f64,
+    /// As many are above this.
+    pub(super) most: f64,
+}
+
+impl Noise {
+    /// Of enough values to tell.
+    pub(super) fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.retain(|value| value.is_finite());
+        values.sort_by(f64::total_cmp);
+        let outside = values.len() / 40;
+        let (least, most) = (*values.get(outside)?, *values.get(values.len().checked_sub(1 + outside)?)?);
+        (values.len() >= 40).then_some(Self { least, most })
+    }
+}
+
 /// How many values lie outside the interval on each side: the most for which that happens by chance, with a coin for each
 /// value, in at most 2.5 of 100 cases.
 fn cut(values: usize) -> usize {
@@ -87,6 +107,13 @@ mod tests {
         let values: Vec<f64> = (1..=10).map(f64::from).collect();
         assert_eq!(Estimate::of(values), Some(Estimate { median: 5.5, least: 2.0, most: 9.0, values: 10 }));
         assert_eq!(Estimate::of(vec![f64::NAN]), None);
+    }
+
+    #[test]
+    fn noise_is_where_95_of_100_values_lie() {
+        let values: Vec<f64> = (1..=80).map(f64::from).collect();
+        assert_eq!(Noise::of(values.clone()), Some(Noise { least: 3.0, most: 78.0 }));
+        assert_eq!(Noise::of(values[..39].to_vec()), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use netpoll_probe_tests::process::{Follow, Process};
 use rustix::process::Signal;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
     super::{PATIENCE, summary::Summary},
@@ -32,8 +32,10 @@ pub(super) enum Subject {
     Budget(&'static str),
     /// netpoll-probe on another process, which does nothing: its programs run, and leave at once. What everybody else on the machine pays.
     Elsewhere,
-    /// Programs that do nothing, on the same tracepoints: the floor.
+    /// Programs that do nothing, on the same tracepoints: the floor of what others pay.
     Empty,
+    /// Programs on the same tracepoints that do for each wait of the target what nobody can leave out: the floor of what it pays.
+    Least,
     /// What a user of bpftrace would write.
     Bpftrace,
     /// Go's own execution tracer, in the program.
@@ -68,11 +70,11 @@ fn bpftrace(arguments: &[&str]) -> Result<Process> {
     Ok(process)
 }
 
-/// Programs that do nothing, attached.
-fn empty(program: &Path, tracepoints: &BTreeSet<String>, stats: bool) -> Result<Process> {
+/// Programs of the load's program, attached: those that `how` says.
+fn floor(program: &Path, how: &[&str], tracepoints: &BTreeSet<String>, stats: bool) -> Result<Process> {
     let names = tracepoints.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     let mut command = Command::new(program);
-    command.args(["empty", "-on", &names]);
+    command.args(how).args(["-on", &names]);
     if stats {
         command.arg("-timed");
     }
@@ -104,12 +106,13 @@ pub(super) struct Watching {
 
 impl Subject {
     /// All but nobody, in the order in which a round has them.
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Probe("syscalls"),
         Self::Probe("pollwait"),
         Self::Adding,
         Self::Elsewhere,
         Self::Empty,
+        Self::Least,
         Self::Budget("1%"),
         Self::ExecutionTrace,
         Self::Bpftrace,
@@ -121,7 +124,7 @@ impl Subject {
         Self::ALL.into_iter().filter(move |subject| match subject {
             Self::Nobody | Self::Probe(_) | Self::Empty => true,
             // Where nothing is waited for they run as `Self::Probe` does.
-            Self::Adding | Self::Elsewhere | Self::Budget(_) => load.has_waits(),
+            Self::Adding | Self::Elsewhere | Self::Least | Self::Budget(_) => load.has_waits(),
             Self::ExecutionTrace => !load.is_beside(),
             Self::Bpftrace | Self::Strace => load.has_waits(),
         })
@@ -136,6 +139,7 @@ impl Subject {
             Self::Budget(share) => format!("netpoll-probe --max-overhead {share}"),
             Self::Elsewhere => "netpoll-probe on another process".to_owned(),
             Self::Empty => "empty programs".to_owned(),
+            Self::Least => "the least programs".to_owned(),
             Self::Bpftrace => "bpftrace script".to_owned(),
             Self::ExecutionTrace => "runtime/trace".to_owned(),
             Self::Strace => "strace -c".to_owned(),
@@ -181,7 +185,8 @@ impl Subject {
                 watching._elsewhere = Some(idle);
                 Some(process)
             }
-            Self::Empty => Some(empty(&tools.program, &tools.tracepoints, stats)?),
+            Self::Empty => Some(floor(&tools.program, &["empty"], &tools.tracepoints, stats)?),
+            Self::Least => Some(floor(&tools.program, &["least", "-pid", &pid], &tools.tracepoints, stats)?),
             Self::Bpftrace => {
                 let script = SCRIPT.replace("PROGRAM", &tools.program.display().to_string());
                 Some(bpftrace(&["-p", &pid, "-e", &script])?)
@@ -220,6 +225,20 @@ impl Watching {
             seconds += target.work(program)?.counted.seconds;
         }
         Ok(seconds)
+    }
+
+    /// How many waits there were until now, of [`Subject::Least`].
+    pub(super) fn waits(&mut self) -> Result<u64> {
+        #[derive(Deserialize)]
+        struct Counted {
+            waits: u64,
+        }
+        let process = self.process.as_mut().context("it is no process")?;
+        process.tell("go")?;
+        let line = process.wait_for_line("{", PATIENCE)?;
+        let counted: Counted =
+            serde_json::from_str(&line).with_context(|| format!("{line:?} is no count"))?;
+        Ok(counted.waits)
     }
 
     /// The process that watches; `None`: it is none.

@@ -183,6 +183,7 @@ mod tests {
             nobody: vec![nobody],
             rows: vec![row(Subject::Probe("syscalls"), 0.9, 260_000), row(Subject::Elsewhere, 1.0, 130_000)],
             clock_ns_per_run: vec![80.0, 100.0, 110.0],
+            least: Vec::new(),
         };
         assert_eq!(
             of_load(&table),
