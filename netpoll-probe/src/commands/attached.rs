@@ -16,6 +16,7 @@ use super::{
     cells::Cells,
     go_process::GoProcess,
     go_program::{GoProgram, Identity},
+    member::{self, Member},
     open_waits,
     privileges::Privileges,
     records::{Records, Until},
@@ -58,13 +59,6 @@ pub(super) struct Attached {
     baseline: HashMap<&'static str, u64>,
     /// Records of processes that are no members (any more).
     strangers: u64,
-}
-
-/// One process.
-#[derive(Debug)]
-pub(super) struct Member {
-    pub(super) process: GoProcess,
-    pub(super) correlator: Correlator,
 }
 
 /// A process that has not become this program yet. Its first waits may be read before it is known to have.
@@ -141,7 +135,7 @@ impl Attached {
             .place(|| self.session.add(id, pid, &session::executable_of(pid)))
             .map_err(|error| not_attached(error, &process))?;
         self.next_index += 1;
-        let mut correlator = Correlator::new(pid);
+        let mut correlator = member::correlator(&self.plan, pid);
         let files = self.session.files_of(id)?;
         for file in &files {
             correlator.open_file(&file.file, file.socket_state);
@@ -171,7 +165,8 @@ impl Attached {
         privileges.place(|| self.session.add(id, pid, program))?;
         self.next_index += 1;
         let process = Process::open(pid)?;
-        self.expected.insert(id.tgid, Expected { id, process, correlator: Correlator::new(pid) });
+        let correlator = member::correlator(&self.plan, pid);
+        self.expected.insert(id.tgid, Expected { id, process, correlator });
         Ok(())
     }
 
@@ -268,11 +263,11 @@ impl Attached {
         self.records.poll_readable(context)
     }
 
-    /// Reads what was recorded. Returns the members that have run another program meanwhile, in the order of time; records after that are
-    /// those of the new program.
-    pub(super) fn drain(&mut self, until: Until) -> Vec<Exec> {
+    /// Reads what was recorded, and hands on waits meanwhile where they need not be held back. Returns the members that have run another
+    /// program meanwhile, in the order of time; records after that are those of the new program.
+    pub(super) fn drain(&mut self, until: Until, mut to: Option<&mut Adder>) -> Vec<Exec> {
         let mut execs = Vec::new();
-        let Self { members, expected, strangers, records, .. } = self;
+        let Self { members, expected, strangers, records, plan, symbolizer, cells, .. } = self;
         records.read(until, |event| {
             let Ok(event) = event else {
                 *strangers += 1;
@@ -281,12 +276,17 @@ impl Attached {
             let tgid = event.tgid();
             match (members.get_mut(&tgid), expected.get_mut(&tgid), event) {
                 (Some(member), _, Event::Exec(record)) => {
-                    let new = Correlator::new(member.process.pid());
+                    let new = member::correlator(plan, member.process.pid());
                     let before = Box::new(std::mem::replace(&mut member.correlator, new));
                     let probes_stay = record.by_first_thread == 1;
                     execs.push(Exec::Changed { tgid, at_ns: record.at_ns, probes_stay, before });
                 }
-                (Some(member), _, event) => member.correlator.push(event),
+                (Some(member), _, event) => {
+                    member.correlator.push(event);
+                    if let Some(to) = to.as_deref_mut().filter(|_| member.correlator.is_full()) {
+                        member.take_ready(symbolizer, cells, to);
+                    }
+                }
                 (None, Some(_), Event::Exec(_)) => execs.push(Exec::Begun { tgid }),
                 (None, Some(expected), event) => expected.correlator.push(event),
                 (None, None, _) => *strangers += 1,
@@ -298,13 +298,12 @@ impl Attached {
     /// Hands on the waits that need not be held back any longer, or all.
     pub(super) fn take(&mut self, all: bool, to: &mut Adder) {
         let Self { members, symbolizer, cells, .. } = self;
-        for Member { process, correlator } in members.values_mut() {
-            let bias = process.load_bias();
-            let mut name = |correlated| to.name(correlated, symbolizer, bias, cells);
+        for member in members.values_mut() {
+            member.take_ready(symbolizer, cells, to);
             if all {
-                correlator.take_all().for_each(&mut name);
-            } else {
-                correlator.take_ready().for_each(&mut name);
+                let Member { process, correlator } = member;
+                let bias = process.load_bias();
+                correlator.take_all().for_each(|correlated| to.name(correlated, symbolizer, bias, cells));
             }
         }
     }

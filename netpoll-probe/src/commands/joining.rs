@@ -141,7 +141,7 @@ impl Recording {
             if ended.is_empty() {
                 continue;
             }
-            let execs = attached.drain(Until::Now);
+            let execs = attached.drain(Until::Now, Some(&mut self.adder));
             attached.take(true, &mut self.adder);
             for tgid in ended {
                 if let Some(member) = attached.leave(tgid)? {

@@ -14,6 +14,7 @@ mod go_program;
 pub mod inspect;
 mod joining;
 pub mod launch;
+mod member;
 mod meter;
 mod open_waits;
 mod outputs;

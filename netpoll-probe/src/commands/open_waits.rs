@@ -8,12 +8,7 @@ use netpoll_probe_common::{
 };
 use zerocopy::FromZeros as _;
 
-use super::{
-    attached::{Attached, Member},
-    go_process::GoProcess,
-    own::now_ns,
-    records::Until,
-};
+use super::{attached::Attached, go_process::GoProcess, member::Member, own::now_ns, records::Until};
 use crate::{
     bpf::session::Session,
     correlate::{Correlator, Sent, bypass},
@@ -103,7 +98,7 @@ pub(super) fn at_end(
         .collect();
     let by_syscalls = attached.plan.follows_syscalls();
     // Waits that ended meanwhile bring the stacks that they had.
-    attached.drain(Until::End);
+    attached.drain(Until::End, None);
     let (members, session, symbolizer) = attached.parts();
     let all_files = session.files()?;
     let files: HashMap<(u32, i32), FileRecord> =

@@ -14,11 +14,12 @@ use tokio::{
 
 use super::{
     adder::Adder,
-    attached::{Attached, Member},
+    attached::Attached,
     attacher::Attacher,
     budget::Budget,
     filter::Filter,
     launch::Launched,
+    member::Member,
     meter::BpfCost,
     open_waits,
     outputs::Outputs,
@@ -207,7 +208,7 @@ impl Recording {
     fn drain(&mut self) -> Result<(), Failure> {
         for at in 0..self.attached.len() {
             let Some(attached) = self.attached.get_mut(at) else { continue };
-            let execs = attached.drain(Until::Now);
+            let execs = attached.drain(Until::Now, Some(&mut self.adder));
             attached.take(false, &mut self.adder);
             attached.open_cells()?;
             for exec in execs {
@@ -242,7 +243,7 @@ impl Recording {
             attached.end_at(end_ns);
             let slots = attached.session.slots()?;
             // Who runs another program now is not asked any more.
-            attached.drain(Until::End);
+            attached.drain(Until::End, Some(&mut self.adder));
             attached.take(true, &mut self.adder);
             let open = {
                 let Tally { builder, quality, .. } = &mut self.adder.tally;

@@ -3,7 +3,8 @@
 //! [`clocks`] holds the rules by which a record's stamps count, [`endpoint`] makes a socket of the kernel's facts,
 //! [`classify`] says from the stack what the goroutine was about to do and whether it was idle.
 //!
-//! A wait is held back for a moment ([`HOLD_NS`]): whether it was spurious is known only when its goroutine waits again.
+//! Where uprobes show the waits, each is held back for a moment ([`HOLD_NS`]): whether it was spurious is known only when its goroutine waits
+//! again. Where system calls show them its record says so, and holding waits back would only take them out of the CPU's caches.
 #![forbid(unsafe_code)]
 
 pub mod bypass;
@@ -14,6 +15,7 @@ mod codes;
 pub mod endpoint;
 mod labels;
 mod recent;
+mod sent;
 
 use std::{collections::VecDeque, rc::Rc, sync::Arc};
 
@@ -35,6 +37,7 @@ use crate::{
     },
 };
 
+pub use self::sent::Sent;
 use self::{
     codes::{mode_of, outcome_of, poller_of, role_of},
     endpoint::Endpoints,
@@ -48,6 +51,9 @@ pub const HOLD_NS: u64 = 20_000_000;
 /// Waits that are held back, all the same how late their ends are: three million a second would not reach it. A mark that comes
 /// later is counted as unmatched.
 const HELD: usize = 1 << 16;
+
+/// Waits that are handed out together where none are held back: few enough to stay in the CPU's nearest cache.
+const AT_ONCE: usize = 32;
 
 /// Stacks of waits that ended after the recording; an open wait beyond them has none, and is counted as such.
 const LATE_STACKS: usize = 1 << 16;
@@ -67,34 +73,15 @@ pub struct Correlated {
     pub like: Option<CellKey>,
 }
 
-/// What this process sent on a TCP connection that a goroutine of it waits to read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sent {
-    /// Something since the last such wait ended, or that is not known: an answer may have been owed from the start.
-    pub before: bool,
-    /// The last time during the wait, CLOCK_MONOTONIC ns, to a jiffy of the kernel.
-    pub last_ns: Option<u64>,
-}
-
 /// The identity of a pollDesc's direction, for spurious marks.
 type Key = (u64, u64, Mode);
-
-impl Sent {
-    /// Of an open wait, from what the kernel says of its connection now.
-    #[must_use]
-    pub fn of_open(slot: &WaitSlot, file: Option<&FileRecord>) -> Self {
-        let later = file.filter(|file| file.sent_bytes != slot.sent_bytes && file.sent_ns >= slot.start_ns);
-        Self {
-            before: file.is_none() || slot.flags & flag::SENT_BEFORE != 0,
-            last_ns: later.map(|file| file.sent_ns),
-        }
-    }
-}
 
 /// Makes waits of records.
 #[derive(Debug)]
 pub struct Correlator {
     pid: u32,
+    /// Spurious marks may come.
+    marked: bool,
     endpoints: Endpoints,
     /// By pollDesc; there are as many of those as the process ever had files open at once.
     files: HashMap<u64, FileFacts>,
@@ -117,11 +104,12 @@ pub struct Correlator {
 }
 
 impl Correlator {
-    /// For a process. `pid` is what the waits will say.
+    /// For a process whose waits uprobes show. `pid` is what the waits will say.
     #[must_use]
     pub fn new(pid: u32) -> Self {
         Self {
             pid,
+            marked: true,
             endpoints: Endpoints::default(),
             files: HashMap::default(),
             // As many as the programs believe are here.
@@ -137,6 +125,12 @@ impl Correlator {
             resolver: None,
             quality: Quality::default(),
         }
+    }
+
+    /// For a process whose waits system calls show.
+    #[must_use]
+    pub fn by_syscalls(pid: u32) -> Self {
+        Self { marked: false, ..Self::new(pid) }
     }
 
     /// A file that was open when the recording began: listeners tell which connections came in.
@@ -198,9 +192,15 @@ impl Correlator {
         self.until_ns = end_ns;
     }
 
+    /// Whether it is time to hand out waits, where none are held back.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        !self.marked && self.held.len() >= AT_ONCE
+    }
+
     /// The waits that need not be held back any longer.
     pub fn take_ready(&mut self) -> impl Iterator<Item = Correlated> {
-        let before_ns = self.newest_ns.saturating_sub(HOLD_NS);
+        let before_ns = if self.marked { self.newest_ns.saturating_sub(HOLD_NS) } else { u64::MAX };
         std::iter::from_fn(move || {
             let too_many = self.held.len() > HELD;
             if !too_many && self.held.front()?.wait.clocks.end_ns >= before_ns {
@@ -303,8 +303,10 @@ impl Correlator {
         self.quality.clamped += u64::from(judged.clamped);
         self.count(&wait, file.known == 1);
         self.newest_ns = self.newest_ns.max(record.end_ns);
-        self.last
-            .insert((record.pd, record.goid, mode), (self.first + self.held.len() as u64, record.end_ns));
+        if self.marked {
+            let number = self.first + self.held.len() as u64;
+            self.last.insert((record.pd, record.goid, mode), (number, record.end_ns));
+        }
         let early =
             if wait.started_before { self.early_stacks.remove(&(record.pd, record.goid)) } else { None };
         let pcs = known(&mut self.stacks, record.stack_hash).or(early);

@@ -179,6 +179,20 @@ fn waits_are_held_back_for_their_mark_and_no_longer() {
 }
 
 #[test]
+fn no_wait_is_held_back_where_system_calls_show_them() {
+    let mut correlator = Correlator::by_syscalls(1);
+    for goid in 0..AT_ONCE as u64 {
+        assert!(!correlator.is_full());
+        correlator.push(Event::Wait(record(goid, 0, 2 * MS)));
+    }
+    assert!(correlator.is_full());
+    let goids: Vec<_> = correlator.take_ready().map(|c| c.wait.goid).collect();
+    assert_eq!(goids, (0..AT_ONCE as u64).collect::<Vec<_>>());
+    assert!(!correlator.is_full());
+    assert_eq!(correlator.take_all().count(), 0);
+}
+
+#[test]
 fn no_more_waits_are_held_back_than_there_is_room_for() {
     let mut correlator = Correlator::new(1);
     for _ in 0..HELD + 10 {
