@@ -146,6 +146,11 @@ impl Load {
         matches!(self, Self::Saturated | Self::Fixed | Self::Proxy | Self::PingPong)
     }
 
+    /// Whether those waits are for a `read(2)`. Whoever copies from a connection to a connection splices.
+    pub(super) const fn waits_in_read(self) -> bool {
+        matches!(self, Self::Saturated | Self::Fixed)
+    }
+
     /// Whether it is another program that works, and not the watched one.
     pub(super) const fn is_beside(self) -> bool {
         matches!(self, Self::Beside | Self::Others)

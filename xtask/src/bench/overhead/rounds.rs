@@ -65,7 +65,7 @@ pub(super) struct Table {
     pub(super) rows: Vec<Row>,
     /// What the kernel's reading of the clock takes when it times a run of an eBPF program, ns, some times.
     pub(super) clock_ns_per_run: Vec<f64>,
-    /// The least that a wait takes, some times; none where there are no waits.
+    /// The least that a wait takes, some times; none where [`Subject::Least`] sees no waits.
     pub(super) least: Vec<Least>,
 }
 
@@ -130,7 +130,7 @@ impl Table {
         let clock_ns_per_run = (0..if load.is_beside() { 0 } else { TIMED_RUNS })
             .map(|_| clock_ns_per_run(tools, &mut target))
             .collect::<Result<_>>()?;
-        let least = (0..if load.has_waits() { TIMED_RUNS } else { 0 })
+        let least = (0..if load.waits_in_read() { TIMED_RUNS } else { 0 })
             .map(|_| Least::measure(tools, &mut target))
             .collect::<Result<_>>()?;
         Ok(Self { load, nobody, rows, clock_ns_per_run, least })

@@ -124,7 +124,8 @@ impl Subject {
         Self::ALL.into_iter().filter(move |subject| match subject {
             Self::Nobody | Self::Probe(_) | Self::Empty => true,
             // Where nothing is waited for they run as `Self::Probe` does.
-            Self::Adding | Self::Elsewhere | Self::Least | Self::Budget(_) => load.has_waits(),
+            Self::Adding | Self::Elsewhere | Self::Budget(_) => load.has_waits(),
+            Self::Least => load.waits_in_read(),
             Self::ExecutionTrace => !load.is_beside(),
             Self::Bpftrace | Self::Strace => load.has_waits(),
         })
