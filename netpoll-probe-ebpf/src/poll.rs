@@ -236,24 +236,16 @@ fn look(wait: &mut WaitSlot, waits: bool, (pd, mode, tag): (u64, u64, u32), now_
         }
     } else if wait.poll_ns == 0 {
         if waits {
-            did_not_run(wait);
+            wait.flags &= !flag::RAN_THEN;
         } else if now_ns > wait.start_ns + ON_ITS_WAY_NS {
             wait::set_start(wait, 0);
         } else if !ticks::ran_then(wait) {
             if polldesc::waits_now(pd, mode) {
-                did_not_run(wait);
+                wait.flags &= !flag::RAN_THEN;
             } else {
                 wait::set_start(wait, 0);
             }
         }
-    }
-}
-
-/// Not written again and again: another CPU wrote that line last, and what is read of it next would wait until this one has it for itself.
-#[inline(always)]
-fn did_not_run(wait: &mut WaitSlot) {
-    if wait.flags & flag::RAN_THEN != 0 {
-        wait.flags &= !flag::RAN_THEN;
     }
 }
 
@@ -292,18 +284,14 @@ fn collect(wait: &mut WaitSlot, hit: bool, tag: u32, poll: &Poll) -> bool {
         }
         return true;
     }
-    // All is read before anything is written: see `did_not_run`.
-    let is_stamped = wait.kernel_ready_ns != 0;
-    let is_first = wait.last_poll_ns == 0 && config!(pd_has_fdseq) == 1;
-    let is_waking = poll.waking_ns >= wait.start_ns;
-    if is_first {
+    if wait.last_poll_ns == 0 && config!(pd_has_fdseq) == 1 {
         wait.flags |= flag::FIRST_EVENT;
     }
     wait.last_poll_ns = poll.now_ns;
     wait.poll_ns = poll.now_ns;
     wait.poller = poll.poller as u8;
-    if !is_stamped {
-        if is_waking {
+    if wait.kernel_ready_ns == 0 {
+        if poll.waking_ns >= wait.start_ns {
             wait.kernel_ready_ns = poll.waking_ns;
             wait.kernel_ready_source = source::POLLER_WAKEUP;
         } else {

@@ -8,7 +8,7 @@ use netpoll_probe_common::{
     counter::Counter,
     record::{SpuriousRecord, flag, kind, outcome, poller, source},
     sampling::SLOW_AFTER_NS,
-    slot::{PollDescSlot, WaitSlot, of_slot_key, slot_key},
+    slot::{FileFacts, PollDescSlot, WaitSlot, of_slot_key, slot_key},
 };
 
 use crate::{
@@ -325,30 +325,30 @@ pub extern "C" fn end_wait(slot: *mut PollDescSlot, mode: u64, outcome: u64, now
     let facts = unsafe { &*(&raw const slot.file) };
     let wait = of(slot, mode);
     let start_ns = wait.start_ns;
+    set_start(wait, 0);
     if wait.goid == 0 {
-        set_start(wait, 0);
         emit::count(Counter::ReadTarget);
         return 0;
     }
-    let sent_bytes = if mode == READ { file::sent_bytes(facts, wait.socket_state as u8) } else { 0 };
-    let sent_ns = if mode == READ && sent_bytes != wait.sent_bytes {
-        file::last_sent_ns(facts, now_ns).max(start_ns).min(now_ns)
-    } else {
-        0
-    };
+    let sent_ns = if mode == READ { sent_since(wait, facts, start_ns, now_ns) } else { 0 };
     // Plus zero, which the verifier does not know ([`regs::Syscall::nothing`]), in all bits.
     let sent_ns = sent_ns ^ (start_ns >> 60).wrapping_mul(u64::MAX / 15);
     let how = cells::How::new(mode, outcome as u8);
     if !cells::add(slot, how, start_ns, now_ns, sent_ns) {
         hand_over::hand_over(slot, how, start_ns, now_ns, sent_ns);
     }
-    // Now only: another CPU wrote these lines last, and what is read of one that this CPU wants for itself waits until it has it.
-    let wait = of(slot, mode);
-    set_start(wait, 0);
-    if mode == READ {
-        wait.sent_bytes = sent_bytes;
-    }
     0
+}
+
+/// When this process last sent something on the socket in this wait; 0: it did not.
+#[inline(always)]
+fn sent_since(wait: &mut WaitSlot, facts: &FileFacts, start_ns: u64, now_ns: u64) -> u64 {
+    let before = wait.sent_bytes;
+    wait.sent_bytes = file::sent_bytes(facts, wait.socket_state as u8);
+    if wait.sent_bytes == before {
+        return 0;
+    }
+    file::last_sent_ns(facts, now_ns).max(start_ns).min(now_ns)
 }
 
 /// `runtime_pollWait` loops: the goroutine blocks again without passing the start site.
