@@ -299,11 +299,10 @@ impl Attached {
     pub(super) fn take(&mut self, all: bool, to: &mut Adder) {
         let Self { members, symbolizer, cells, .. } = self;
         for member in members.values_mut() {
-            member.take_ready(symbolizer, cells, to);
             if all {
-                let Member { process, correlator } = member;
-                let bias = process.load_bias();
-                correlator.take_all().for_each(|correlated| to.name(correlated, symbolizer, bias, cells));
+                member.take_all(symbolizer, cells, to);
+            } else {
+                member.take_ready(symbolizer, cells, to);
             }
         }
     }

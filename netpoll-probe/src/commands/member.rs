@@ -16,6 +16,12 @@ impl Member {
         let bias = self.process.load_bias();
         self.correlator.take_ready().for_each(|correlated| to.name(correlated, symbolizer, bias, cells));
     }
+
+    /// Hands on all waits.
+    pub(super) fn take_all(&mut self, symbolizer: &mut Symbolizer, cells: &mut Cells, to: &mut Adder) {
+        let bias = self.process.load_bias();
+        self.correlator.take_all().for_each(|correlated| to.name(correlated, symbolizer, bias, cells));
+    }
 }
 
 /// What makes waits of records, as the plan shows them.

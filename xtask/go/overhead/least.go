@@ -311,8 +311,6 @@ func learn(t tables, way way) asm.Instructions {
 		asm.Instructions{
 			asm.StoreMem(asm.R8, socket, asm.R0, asm.DWord),
 			asm.Mov.Reg(asm.R7, asm.R0),
-			// As numbers there.
-			asm.And.Imm32(asm.R7, -1),
 		},
 		socketOf(asm.R7),
 		find(t.sockets, asm.R7),
