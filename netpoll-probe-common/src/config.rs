@@ -37,6 +37,8 @@ pub struct Config {
     pub g_m: u32,
     /// `runtime.g.goid`
     pub g_goid: u32,
+    /// `runtime.g.atomicstatus`, u32
+    pub g_atomic_status: u32,
     /// `runtime.g.labels`
     pub g_labels: u32,
     /// What that points to: [`labels`].

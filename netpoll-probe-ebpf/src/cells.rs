@@ -49,7 +49,10 @@ pub fn add(slot: &mut PollDescSlot, how: How, start_ns: u64, end_ns: u64, sent_n
     // SAFETY: a part of the slot that `of` does not touch.
     let facts = unsafe { &*(&raw const slot.file) };
     let wait = wait::of(slot, how.mode());
-    wait.cell = 0;
+    // Not written again and again: what is read next of that line would wait until this CPU has it for itself.
+    if wait.cell != 0 {
+        wait.cell = 0;
+    }
     if !sampling::adds_up() || wait.stack_hash == 0 || facts.known != 1 {
         return false;
     }

@@ -42,6 +42,15 @@ pub fn id_of(g: u64) -> Option<u64> {
     crate::read::user(g + config!(g_goid))
 }
 
+/// Whether a goroutine stands in a run queue (`_Grunnable`), or will in a moment.
+#[inline(always)]
+pub fn is_runnable(g: u64) -> bool {
+    /// `runtime/runtime2.go`, the same in every version; the garbage collector's bit beside it.
+    const RUNNABLE: u32 = 1;
+    const SCAN: u32 = 0x1000;
+    crate::read::user::<u32>(g + config!(g_atomic_status)).is_some_and(|status| status & !SCAN == RUNNABLE)
+}
+
 /// The P that a thread's M holds, 0: none; `None`: not known, or `g` is not that M's `g0`. Read by programs that are not preempted only.
 #[inline(always)]
 pub fn p_of_scheduler(g: u64) -> Option<u64> {

@@ -15,13 +15,13 @@ use netpoll_probe_common::{
 
 use crate::{
     config::config,
-    emit, fd_slot, file, maps, now,
+    emit, fd_slot, file, goroutine, maps, now,
     polldesc::{self, PollDesc, READ, WRITE},
     poller,
     regs::{self, Syscall},
     sampling, slots,
     target::{self, Target},
-    ticks, wait,
+    ticks,
 };
 
 /// `EPOLLIN|EPOLLRDHUP|EPOLLHUP|EPOLLERR` and `EPOLLOUT|EPOLLHUP|EPOLLERR`: what wakes a reader and a writer
@@ -208,45 +208,66 @@ extern "C" fn collect_event(slot: *mut PollDescSlot, event: *const Event, poll: 
     if slot.pd != pd {
         return seen::NOT;
     }
+    let (mut reader, mut writer) = (true, true);
     // The runtime has not handled the event yet, so whoever waits for it stands in the pollDesc.
     if event.is_read != 0 {
         if desc.tag != tag {
             return seen::NOBODY;
         }
         if reads {
-            look(&mut slot.read, desc.is_waited_on(READ), (pd, READ, tag), poll.now_ns);
+            reader = is_for(&mut slot.read, event, READ, poll.now_ns);
         }
         if writes {
-            look(&mut slot.write, desc.is_waited_on(WRITE), (pd, WRITE, tag), poll.now_ns);
+            writer = is_for(&mut slot.write, event, WRITE, poll.now_ns);
         }
     }
-    let mut waited = collect(&mut slot.read, reads, tag, poll);
-    waited |= collect(&mut slot.write, writes, tag, poll);
+    let mut waited = reader && collect(&mut slot.read, reads, tag, poll);
+    waited |= writer && collect(&mut slot.write, writes, tag, poll);
     if waited { seen::WAITED } else { seen::NOBODY }
 }
 
-/// A goroutine that was told EAGAIN and does not stand in the pollDesc will not wait, unless it is on its way: then it parks if it gets
-/// there before the runtime handles the event. One that is nowhere to be seen may have got there since the pollDesc was read: it leaves its M
-/// before it is parked, and after it stands there.
+/// Whether an event is for the wait that is open, if one is: for a goroutine that parked. If it is not, the wait is left alone: without a poll
+/// its goroutine's next system call on the fd tells that it was none. It is not taken back here, where the next one may have begun.
+///
+/// Whoever is parked stands in the pollDesc. A goroutine that was told EAGAIN and does not may be on its way: it parks if it gets there before
+/// the runtime handles the event. One that is nowhere to be seen may have got there since the pollDesc was read: it leaves its M before it is
+/// parked, and after it stands there. Or a deadline woke it, or a close, and it has not run yet: then the event is what `netpollblock` tells it
+/// of (`pdReady`), and it asks the kernel once more.
 #[inline(always)]
-fn look(wait: &mut WaitSlot, waits: bool, (pd, mode, tag): (u64, u64, u32), now_ns: u64) {
+fn is_for(wait: &mut WaitSlot, event: &Event, mode: u64, now_ns: u64) -> bool {
+    let &Event { pd, tag, ref desc, .. } = event;
     if wait.start_ns == 0 || wait.tag != tag {
-        if waits {
+        if desc.is_waited_on(mode) {
             sampling::count_unless_sampled(Counter::StartUnseen);
         }
-    } else if wait.poll_ns == 0 {
-        if waits {
-            wait.flags &= !flag::RAN_THEN;
-        } else if now_ns > wait.start_ns + ON_ITS_WAY_NS {
-            wait::set_start(wait, 0);
-        } else if !ticks::ran_then(wait) {
-            if polldesc::waits_now(pd, mode) {
-                wait.flags &= !flag::RAN_THEN;
-            } else {
-                wait::set_start(wait, 0);
-            }
-        }
+        return true;
     }
+    if wait.poll_ns != 0 {
+        return true;
+    }
+    let has_parked = if desc.is_waited_on(mode) {
+        let is_it = desc.is_waited_on_by(wait.g, mode);
+        if !is_it {
+            sampling::count_unless_sampled(Counter::StartUnseen);
+        }
+        is_it
+    } else if desc.ends_at_once(mode) && goroutine::is_runnable(wait.g) {
+        true
+    } else if now_ns > wait.start_ns + ON_ITS_WAY_NS {
+        false
+    } else if ticks::ran_then(wait) {
+        return true;
+    } else {
+        polldesc::waits_now(pd, mode)
+    };
+    // Not written again and again: see [`collect`].
+    if wait.flags & flag::RAN_THEN != 0 {
+        wait.flags &= !flag::RAN_THEN;
+    }
+    if !has_parked {
+        wait.last_poll_ns = now_ns;
+    }
+    has_parked
 }
 
 /// Where pollDescs are tagged, the data word of the runtime's own eventfd is not: the address of a global (`netpollEventFd`).
@@ -284,14 +305,19 @@ fn collect(wait: &mut WaitSlot, hit: bool, tag: u32, poll: &Poll) -> bool {
         }
         return true;
     }
-    if wait.last_poll_ns == 0 && config!(pd_has_fdseq) == 1 {
+    // All is read before anything is written: another CPU wrote this line last, and what is read of it then would wait until this one has it
+    // for itself.
+    let is_stamped = wait.kernel_ready_ns != 0;
+    let is_first = wait.last_poll_ns == 0 && config!(pd_has_fdseq) == 1;
+    let is_waking = poll.waking_ns >= wait.start_ns;
+    if is_first {
         wait.flags |= flag::FIRST_EVENT;
     }
     wait.last_poll_ns = poll.now_ns;
     wait.poll_ns = poll.now_ns;
     wait.poller = poll.poller as u8;
-    if wait.kernel_ready_ns == 0 {
-        if poll.waking_ns >= wait.start_ns {
+    if !is_stamped {
+        if is_waking {
             wait.kernel_ready_ns = poll.waking_ns;
             wait.kernel_ready_source = source::POLLER_WAKEUP;
         } else {

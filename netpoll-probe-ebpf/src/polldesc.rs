@@ -6,6 +6,8 @@ use crate::{config::config, read};
 
 /// `pdReady`: an event was collected, and nobody waits.
 const READY: u64 = 1;
+/// `pdWait`: a goroutine is about to park.
+const WAIT: u64 = 2;
 /// Bits of `pollInfo`.
 const CLOSING: u32 = 1;
 const EVENT_ERR: u32 = 2;
@@ -61,6 +63,13 @@ impl PollDesc {
     #[inline(always)]
     pub fn is_waited_on(&self, mode: u64) -> bool {
         self.semaphore(mode) > READY
+    }
+
+    /// Whether that may be the goroutine `g`.
+    #[inline(always)]
+    pub fn is_waited_on_by(&self, g: u64, mode: u64) -> bool {
+        let semaphore = self.semaphore(mode);
+        semaphore == g || semaphore == WAIT
     }
 
     #[inline(always)]

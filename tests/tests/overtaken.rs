@@ -1,0 +1,42 @@
+//! A wait whose deadline passes, and whose event comes before its goroutine has run again, as root.
+
+use std::{process::Command, time::Duration};
+
+use netpoll_probe_tests::{
+    fixture::GoProgram,
+    live,
+    probe::{self, Recording},
+    process::{Follow, Process},
+    record::Outcome,
+};
+use serde_json::json;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+const WAITS: usize = 20;
+
+/// The deadline takes the goroutine out of the pollDesc, where the poller does not find it then; and no deadline ends its wait.
+#[test]
+fn a_wait_whose_event_overtakes_its_deadline_is_seen() {
+    let _turn = live::turn();
+    probe::require_root().unwrap();
+    let program = GoProgram::new("overtaken").build().unwrap();
+    let mut target = Process::spawn(&mut Command::new(program), Follow::Stdout).unwrap();
+    target.wait_for_line("READY", TIMEOUT).unwrap();
+    let recording =
+        Recording::start(&probe::executable().unwrap(), target.id(), &["--hooks", "syscalls"], TIMEOUT)
+            .unwrap();
+    target.tell(&WAITS.to_string()).unwrap();
+    target.wait_for_line("DONE", TIMEOUT).unwrap();
+    let recorded = recording.stop(TIMEOUT).unwrap();
+
+    let waits: Vec<_> = recorded.records.iter().filter(|record| record.kind == "tcp").collect();
+    assert_eq!(waits.len(), WAITS, "{}", recorded.summary["quality"]);
+    for wait in &waits {
+        // The goroutine runs again 50 ms after its deadline.
+        assert!((50_000_000..1_000_000_000).contains(&wait.duration_ns()), "{wait:?}");
+        assert_eq!(wait.outcome, Outcome::Ready, "{wait:?}");
+        assert!(wait.poll_ns.is_some(), "{wait:?}");
+    }
+    assert_eq!(recorded.summary["quality"]["lost"], json!({}));
+}
