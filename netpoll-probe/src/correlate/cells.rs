@@ -1,7 +1,6 @@
 //! Waits that were added up in the kernel → the sums of a report.
 
-use std::collections::BTreeMap;
-
+use enum_map::{EnumArray, EnumMap};
 use netpoll_probe_common::{
     cell::{BUCKETS, CellHistograms, CellKey, CellSums, Ended, Split, kind, part},
     record::WaitRecord,
@@ -93,14 +92,13 @@ pub fn added(on_cpus: &[OnCpu], is_ready_known: bool) -> Added {
     };
     let first = if is_ready_known { Phase::Peer } else { Phase::Unknown };
     let mut phases = PhaseSums { queue_ns, ..PhaseSums::default() };
-    let mut lengths = BTreeMap::from([
-        (first, histogram(part::FIRST, first_ns)),
-        (Phase::Queue, histogram(part::QUEUE, queue_ns)),
-    ]);
+    let mut lengths = EnumMap::default();
+    lengths[first] = histogram(part::FIRST, first_ns);
+    lengths[Phase::Queue] = histogram(part::QUEUE, queue_ns);
     let mut after_ready = Histogram::default();
     if is_ready_known {
         (phases.peer_ns, phases.pickup_ns) = (first_ns, pickup_ns);
-        lengths.insert(Phase::Pickup, histogram(part::PICKUP, pickup_ns));
+        lengths[Phase::Pickup] = histogram(part::PICKUP, pickup_ns);
         after_ready = histogram(part::AFTER_READY, after_ready_ns);
     } else {
         phases.unknown_ns = first_ns;
@@ -123,11 +121,11 @@ pub fn added(on_cpus: &[OnCpu], is_ready_known: bool) -> Added {
     Added { followed: sum(|sums| sums.followed), totals }
 }
 
-fn known_by<T: Ord>(on_cpus: &[OnCpu], meaning: fn(u8, u8) -> T) -> BTreeMap<T, u64> {
-    let mut by = BTreeMap::new();
+fn known_by<T: EnumArray<u64>>(on_cpus: &[OnCpu], meaning: fn(u8, u8) -> T) -> EnumMap<T, u64> {
+    let mut by = EnumMap::default();
     for (source, counts) in on_cpus.iter().flat_map(|(sums, _)| (0..).zip(&sums.known_by)) {
         for (poller, count) in (0..).zip(counts).filter(|(_, count)| **count > 0) {
-            *by.entry(meaning(source, poller)).or_default() += u64::from(*count);
+            by[meaning(source, poller)] += u64::from(*count);
         }
     }
     by

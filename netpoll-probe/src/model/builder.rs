@@ -3,12 +3,14 @@
 //! Every table has a number of entries; what is beyond it goes into an explicit "other", so that all tables always
 //! add up to the totals. Stacks and peers are taken as they come; goroutines and fds, of which a server makes new
 //! ones without end, are sifted: when a table is twice as big as it may be, its smaller half goes into "other".
+//! Before the tables, waits that are alike are added up ([`Alike`]).
 
 use std::cmp::Reverse;
 
 use foldhash::HashMap;
 
 use super::{
+    alike::{Alike, Begun, Group},
     peer::Peer,
     profile::{Cost, Metadata, PeerId, Plan, Profile, StackKey, Waits},
     quality::Quality,
@@ -117,13 +119,20 @@ pub struct OpenWait {
 pub struct ProfileBuilder {
     stacks: StackTable,
     peers: Peers,
+    alike: Alike,
     active: Class,
     idle: Class,
 }
 
 impl Default for ProfileBuilder {
     fn default() -> Self {
-        Self { stacks: StackTable::default(), peers: Peers::new(), active: Class::new(), idle: Class::new() }
+        Self {
+            stacks: StackTable::default(),
+            peers: Peers::new(),
+            alike: Alike::new(),
+            active: Class::new(),
+            idle: Class::new(),
+        }
     }
 }
 
@@ -141,21 +150,26 @@ impl ProfileBuilder {
 
     /// Adds one wait. Its stack is one of [`Self::stacks`].
     pub fn add(&mut self, wait: &Wait) {
-        let mut phases = wait.phases();
-        let idle_ns = wait.idle_ns.min(phases.peer_ns.unwrap_or(0));
-        phases.peer_ns = phases.peer_ns.map(|peer_ns| peer_ns - idle_ns);
-        let count = u64::from(wait.stands_for);
-        let sample = Sample {
-            wait,
-            count,
-            duration_ns: wait.clocks.duration_ns() - idle_ns,
-            idle_ns,
-            phase_sums: PhaseSums::from(&phases).times(count),
-            phases,
-            peer: self.peers.id(Peer::of(wait)),
-            stack: wait.stack.map_or(StackKey::Unknown, StackKey::Known),
-        };
-        if wait.idle { &mut self.idle } else { &mut self.active }.add(&sample);
+        let stack = wait.stack.map_or(StackKey::Unknown, StackKey::Known);
+        if let Some(group) = self.alike.find(wait, stack) {
+            let sample = Sample::of(wait, stack, group.peer);
+            group.sums.add(&sample);
+            self.class(wait.idle).count(&sample);
+            return;
+        }
+        let sample = Sample::of(wait, stack, self.peers.id(Peer::of(wait)));
+        self.class(wait.idle).count(&sample);
+        // Those that are open are listed one by one.
+        let begun = if wait.outcome == Outcome::Open { Begun::No } else { self.alike.begin(&sample) };
+        match begun {
+            Begun::Yes => {}
+            Begun::InsteadOf(group) => self.class(group.idle).add_group(&group),
+            Begun::No => self.class(wait.idle).add(&sample),
+        }
+    }
+
+    fn class(&mut self, idle: bool) -> &mut Class {
+        if idle { &mut self.idle } else { &mut self.active }
     }
 
     /// Adds waits that were added up before. Their goroutines and fds are not told apart.
@@ -167,7 +181,8 @@ impl ProfileBuilder {
             outcome: common.outcome,
             throughout: false,
         };
-        let class = if common.idle { &mut self.idle } else { &mut self.active };
+        let class = self.class(common.idle);
+        class.count += totals.sums.count();
         class.totals.merge(totals);
         class.sums_of(cell).merge(&totals.sums);
         class.goroutines.add_without_key(cell.stack, &totals.sums);
@@ -177,12 +192,15 @@ impl ProfileBuilder {
     /// How many waits were added that were not idle, and how many that were: for a progress line.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
-        (self.active.totals.sums.count(), self.idle.totals.sums.count())
+        (self.active.count, self.idle.count)
     }
 
     /// Everything added up.
     #[must_use]
-    pub fn finish(self, metadata: Metadata, plan: Plan, cost: Cost, quality: Quality) -> Profile {
+    pub fn finish(mut self, metadata: Metadata, plan: Plan, cost: Cost, quality: Quality) -> Profile {
+        for group in self.alike.take() {
+            self.class(group.idle).add_group(&group);
+        }
         Profile {
             metadata,
             plan,
@@ -228,6 +246,9 @@ impl Peers {
 /// The waits of one class (idle, or not).
 #[derive(Debug)]
 struct Class {
+    /// How many waits.
+    count: u64,
+    /// Without their sums: those are the cells' together.
     totals: Totals,
     cells: HashMap<Cell, Sums>,
     goroutines: Sieve<GoroutineKey>,
@@ -238,6 +259,7 @@ struct Class {
 impl Class {
     fn new() -> Self {
         Self {
+            count: 0,
             totals: Totals::of_many(),
             cells: HashMap::default(),
             goroutines: Sieve::new(GOROUTINES),
@@ -246,9 +268,23 @@ impl Class {
         }
     }
 
+    /// Adds a wait to what is not in the tables.
+    fn count(&mut self, sample: &Sample<'_>) {
+        self.count += sample.count;
+        self.totals.add(sample);
+    }
+
+    /// Adds waits to the tables.
+    fn add_group(&mut self, group: &Group) {
+        let &Group { pid, goid, fd, role, outcome, stack, peer, ref sums, .. } = group;
+        self.sums_of(Cell { stack, peer, role, outcome, throughout: false }).merge(sums);
+        self.goroutines.merge(GoroutineKey { pid, goid }, stack, sums);
+        self.fds.merge(FdKey { pid, fd, peer }, stack, sums);
+    }
+
+    /// Adds a wait to the tables.
     fn add(&mut self, sample: &Sample<'_>) {
         let &Sample { wait, peer, stack, .. } = sample;
-        self.totals.add(sample);
         self.add_to_cell(sample);
         self.goroutines.add(GoroutineKey { pid: wait.pid, goid: wait.goid }, sample);
         self.fds.add(FdKey { pid: wait.pid, fd: wait.fd, peer }, sample);
@@ -306,6 +342,11 @@ impl Class {
 
     fn finish(mut self) -> Waits {
         self.keep_longest_open();
+        // What came added up has brought its sums already.
+        self.totals.sums = Sums::of_many();
+        for sums in self.cells.values() {
+            self.totals.sums.merge(sums);
+        }
         let mut cells: Vec<_> = self.cells.into_iter().collect();
         cells.sort_by_key(|(cell, _)| *cell);
         Waits {

@@ -138,10 +138,10 @@ impl Profile {
                     }
                 }
                 Dimension::Phase => {
-                    for (phase, histogram) in &waits.totals.phases {
-                        let phases = waits.totals.sums.phases.only(*phase);
+                    for (phase, histogram) in waits.totals.phases.iter().filter(|(_, it)| it.count() > 0) {
+                        let phases = waits.totals.sums.phases.only(phase);
                         let sums = Sums { duration: histogram.clone(), phases, ..Sums::default() };
-                        add(GroupKey::Phase(*phase), &sums);
+                        add(GroupKey::Phase(phase), &sums);
                     }
                 }
                 Dimension::Peer

@@ -4,6 +4,7 @@
 //! Everything that renders or compares reads these types only.
 #![forbid(unsafe_code)]
 
+mod alike;
 pub mod builder;
 pub mod bypass;
 pub mod checkup;

@@ -50,9 +50,28 @@ impl<Key: Copy + Eq + Hash + Ord> Sieve<Key> {
 
     /// Adds a wait to the entry of its key.
     pub(super) fn add(&mut self, key: Key, sample: &Sample<'_>) {
+        let Some(tracked) = self.of(key, sample.duration_ns.saturating_mul(sample.count)) else { return };
+        tracked.sums.add(sample);
+        tracked.add_phases(sample.stack, &sample.phase_sums);
+    }
+
+    /// Adds waits at one stack to the entry of their key.
+    pub(super) fn merge(&mut self, key: Key, stack: StackKey, sums: &Sums) {
+        let Some(tracked) = self.of(key, sums.total_ns()) else { return };
+        tracked.sums.merge(sums);
+        tracked.add_phases(stack, &sums.phases);
+    }
+
+    /// Where waits that have lasted so long together are to be added.
+    fn of(&mut self, key: Key, ns: u64) -> Option<&mut Tracked> {
         let known = self.places.get(&key).copied();
-        if known.is_none() && !self.passed.is_empty() && self.passes_by(&key, sample) {
-            return;
+        if known.is_none() {
+            if !self.passed.is_empty() && self.passes_by(&key, ns) {
+                return self.other.as_mut();
+            }
+            if self.places.len() + 1 >= 2 * self.keep {
+                self.sift();
+            }
         }
         let place = known.unwrap_or(self.places.len());
         if known.is_none() {
@@ -61,28 +80,22 @@ impl<Key: Copy + Eq + Hash + Ord> Sieve<Key> {
         if place == self.entries.len() {
             self.entries.push((key, Tracked::default()));
         }
-        let Some((of, tracked)) = self.entries.get_mut(place) else { return };
+        let (of, tracked) = self.entries.get_mut(place)?;
         *of = key;
-        tracked.sums.add(sample);
-        tracked.add_phases(sample.stack, &sample.phase_sums);
-        if self.places.len() >= 2 * self.keep {
-            self.sift();
-        }
+        Some(tracked)
     }
 
-    /// Whether a key without an entry gets none for this wait either; then `other` has it.
-    fn passes_by(&mut self, key: &Key, sample: &Sample<'_>) -> bool {
+    /// Whether a key without an entry gets none for these waits either.
+    fn passes_by(&mut self, key: &Key, ns: u64) -> bool {
         let hash = self.places.hasher().hash_one(key);
         let at = usize::try_from(hash % PASSED as u64).unwrap_or(0);
-        let (Some(passed_ns), Some(other)) = (self.passed.get_mut(at), &mut self.other) else { return false };
-        *passed_ns = passed_ns.saturating_add(sample.duration_ns.saturating_mul(sample.count));
-        if *passed_ns >= self.left_out_ns {
+        let Some(passed_ns) = self.passed.get_mut(at) else { return false };
+        *passed_ns = passed_ns.saturating_add(ns);
+        let passes_by = *passed_ns < self.left_out_ns;
+        if !passes_by {
             *passed_ns = 0;
-            return false;
         }
-        other.sums.add(sample);
-        other.add_phases(sample.stack, &sample.phase_sums);
-        true
+        passes_by
     }
 
     /// Adds waits of which no key is known.

@@ -1,6 +1,8 @@
 //! What is added up over waits.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::cmp::Reverse;
+
+use enum_map::EnumMap;
 
 use super::{
     histogram::Histogram,
@@ -83,6 +85,26 @@ pub(super) struct Sample<'wait> {
     pub(super) phase_sums: PhaseSums,
     pub(super) peer: PeerId,
     pub(super) stack: StackKey,
+}
+
+impl<'wait> Sample<'wait> {
+    /// Of a wait.
+    pub(super) fn of(wait: &'wait Wait, stack: StackKey, peer: PeerId) -> Self {
+        let mut phases = wait.phases();
+        let idle_ns = wait.idle_ns.min(phases.peer_ns.unwrap_or(0));
+        phases.peer_ns = phases.peer_ns.map(|peer_ns| peer_ns - idle_ns);
+        let count = u64::from(wait.stands_for);
+        Self {
+            wait,
+            count,
+            duration_ns: wait.clocks.duration_ns() - idle_ns,
+            idle_ns,
+            phase_sums: PhaseSums::from(&phases).times(count),
+            phases,
+            peer,
+            stack,
+        }
+    }
 }
 
 /// The longest wait of a group, to be found again in the records.
@@ -196,13 +218,13 @@ pub struct Totals {
     /// The sums that every group has.
     pub sums: Sums,
     /// The length of each phase over the waits in which it is known.
-    pub phases: BTreeMap<Phase, Histogram>,
+    pub phases: EnumMap<Phase, Histogram>,
     /// Pickup and queue together, over the waits in which both are known: from ready to running.
     pub after_ready: Histogram,
     /// How `kernel_ready_ns` is known, over the waits that ended as ready.
-    pub kernel_ready_sources: BTreeMap<KernelReadySource, u64>,
+    pub kernel_ready_sources: EnumMap<KernelReadySource, u64>,
     /// Who collected the event, over the waits that ended as ready.
-    pub pollers: BTreeMap<Poller, u64>,
+    pub pollers: EnumMap<Poller, u64>,
     /// Waits that were open when the recording began and still were when it ended.
     pub throughout: u64,
     /// Waits with an idle beginning, which is in no other sum.
@@ -214,25 +236,26 @@ pub struct Totals {
 impl Totals {
     /// Empty ones, for every wait of a recording.
     pub(super) fn of_many() -> Self {
-        Self { sums: Sums::of_many(), after_ready: Histogram::dense(), ..Self::default() }
+        let phases = EnumMap::from_fn(|_| Histogram::dense());
+        Self { phases, after_ready: Histogram::dense(), ..Self::default() }
     }
 
+    /// Adds a wait to all but the sums that every group has.
     pub(super) fn add(&mut self, sample: &Sample<'_>) {
         let Sample { wait, phases, count, .. } = sample;
-        self.sums.add(sample);
         let unknown_ns = Some(phases.unknown_ns).filter(|ns| *ns > 0);
         let lengths = [phases.peer_ns, phases.pickup_ns, phases.queue_ns, unknown_ns];
         for (phase, ns) in Phase::ALL.into_iter().zip(lengths) {
             if let Some(ns) = ns {
-                self.phases.entry(phase).or_insert_with(Histogram::dense).record_many(ns, *count);
+                self.phases[phase].record_many(ns, *count);
             }
         }
         if let (Some(pickup_ns), Some(queue_ns)) = (phases.pickup_ns, phases.queue_ns) {
             self.after_ready.record_many(pickup_ns.saturating_add(queue_ns), *count);
         }
         if wait.outcome == Outcome::Ready {
-            *self.kernel_ready_sources.entry(wait.clocks.kernel_ready_source).or_default() += count;
-            *self.pollers.entry(wait.poller).or_default() += count;
+            self.kernel_ready_sources[wait.clocks.kernel_ready_source] += count;
+            self.pollers[wait.poller] += count;
         }
         self.idle_beginnings += count * u64::from(sample.idle_ns > 0);
         self.idle_beginnings_ns =
@@ -244,14 +267,14 @@ impl Totals {
     pub fn merge(&mut self, other: &Self) {
         self.sums.merge(&other.sums);
         for (phase, histogram) in &other.phases {
-            self.phases.entry(*phase).or_default().merge(histogram);
+            self.phases[phase].merge(histogram);
         }
         self.after_ready.merge(&other.after_ready);
         for (source, count) in &other.kernel_ready_sources {
-            *self.kernel_ready_sources.entry(*source).or_default() += count;
+            self.kernel_ready_sources[source] += count;
         }
         for (poller, count) in &other.pollers {
-            *self.pollers.entry(*poller).or_default() += count;
+            self.pollers[poller] += count;
         }
         self.throughout += other.throughout;
         self.idle_beginnings += other.idle_beginnings;

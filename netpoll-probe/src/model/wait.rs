@@ -2,6 +2,7 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
+use enum_map::Enum;
 use serde::{Deserialize, Serialize};
 
 use super::stack::StackId;
@@ -35,7 +36,7 @@ pub enum Outcome {
 }
 
 /// How the moment in which the kernel made the fd ready is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Enum)]
 #[serde(rename_all = "snake_case")]
 pub enum KernelReadySource {
     /// `ep_poll_callback` of the epoll item: exact, every kind of fd.
@@ -57,7 +58,7 @@ pub enum KernelReadySource {
 }
 
 /// Which call of the runtime's poller collected the event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Enum)]
 #[serde(rename_all = "lowercase")]
 pub enum Poller {
     /// An idle M that slept in `epoll_pwait`.
@@ -181,7 +182,7 @@ pub struct Phases {
 }
 
 /// One phase of a wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Enum)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Nothing had come yet.

@@ -9,6 +9,7 @@ use std::{
     time::UNIX_EPOCH,
 };
 
+use enum_map::{EnumArray, EnumMap};
 use serde::Serialize;
 
 use self::cost::CostJson;
@@ -239,16 +240,22 @@ impl<'a> From<&'a Target> for TargetJson<'a> {
 
 impl<'a> TotalsJson<'a> {
     fn of(profile: &'a Profile, totals: &Totals) -> Self {
-        let lengths = totals.phases.iter().map(|(phase, lengths)| (*phase, HistogramJson::from(lengths)));
+        let lengths = totals.phases.iter().filter(|(_, lengths)| lengths.count() > 0);
+        let lengths = lengths.map(|(phase, lengths)| (phase, HistogramJson::from(lengths)));
         Self {
             sums: SumsJson::of(profile, &totals.sums),
             throughout: totals.throughout,
             phase_lengths: lengths.collect(),
             after_ready: HistogramJson::from(&totals.after_ready),
-            kernel_ready_sources: totals.kernel_ready_sources.clone(),
-            pollers: totals.pollers.clone(),
+            kernel_ready_sources: seen(totals.kernel_ready_sources),
+            pollers: seen(totals.pollers),
         }
     }
+}
+
+/// Without those that nothing was counted for.
+fn seen<Key: EnumArray<u64> + Ord>(counts: EnumMap<Key, u64>) -> BTreeMap<Key, u64> {
+    counts.into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
 impl<'a> SumsJson<'a> {

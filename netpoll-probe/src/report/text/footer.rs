@@ -148,10 +148,10 @@ fn sources(totals: &Totals) -> String {
     let mut sources: Vec<_> = totals
         .kernel_ready_sources
         .iter()
-        .filter(|(source, _)| **source != KernelReadySource::None)
+        .filter(|(source, count)| *source != KernelReadySource::None && **count > 0)
         .collect();
-    sources.sort_by_key(|(source, count)| (std::cmp::Reverse(**count), **source));
-    let part = |(source, count): &(&KernelReadySource, &u64)| {
+    sources.sort_by_key(|(source, count)| (std::cmp::Reverse(**count), *source));
+    let part = |(source, count): &(KernelReadySource, &u64)| {
         let estimate = match source {
             KernelReadySource::WriteEstimate | KernelReadySource::PollerWakeup => " (an estimate)",
             _ => "",

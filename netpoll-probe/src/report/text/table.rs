@@ -43,8 +43,8 @@ pub(super) fn phases(page: &mut Page, profile: &Profile, totals: &Totals) {
         if phase == Phase::Unknown && ns == 0 {
             continue;
         }
-        let lengths = totals.phases.get(&phase);
-        let at = |per_mille| time_or_dash(lengths.and_then(|lengths| lengths.quantile_ns(per_mille)));
+        let lengths = &totals.phases[phase];
+        let at = |per_mille| time_or_dash(lengths.quantile_ns(per_mille));
         let mut numbers = format!(" {:>9} {:>7}", Time(ns), Share(ns, total_ns));
         if roomy {
             numbers.push_str(&format!(" {:>8} {:>8} {:>8}", at(500), at(990), at(1000)));

@@ -284,7 +284,7 @@ impl Case<'_> {
             Phase::Queue
         };
         let share = solid(self.share_of(totals.sums.phases.get_ns(phase)));
-        let p99 = totals.phases.get(&phase).and_then(|lengths| lengths.quantile_ns(990)).unwrap_or(0);
+        let p99 = totals.phases[phase].quantile_ns(990).unwrap_or(0);
         let p99 = solid(Time(p99));
         if phase == Phase::Queue {
             return format!(
@@ -292,7 +292,7 @@ impl Case<'_> {
             );
         }
         let polled: u64 = totals.pollers.values().sum();
-        let by_sysmon = totals.pollers.get(&Poller::Sysmon).copied().unwrap_or(0);
+        let by_sysmon = totals.pollers[Poller::Sysmon];
         let sysmon = if by_sysmon > 0 {
             format!(" sysmon had to collect {} of the events.", solid(Share(by_sysmon, polled)))
         } else {

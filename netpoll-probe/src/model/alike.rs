@@ -1,0 +1,126 @@
+//! Waits that are alike in all that the tables tell apart, added up once before they go into the tables.
+//!
+//! A connection's waits mostly are: one goroutine waits on it, at one place in the code. In the tables each of them would be added up three
+//! times, for its stack and peer, for its goroutine and for its fd. What nothing like was seen of lately goes into the tables at once.
+
+use std::sync::Arc;
+
+use super::{
+    profile::{PeerId, StackKey},
+    sums::{Sample, Sums},
+    wait::{Endpoint, Outcome, Role, Wait},
+};
+
+/// Groups that there is room for, a power of two: 2 MB where waits last from 1 µs to 10 s.
+const GROUPS: usize = 512;
+
+/// After so many waits of others at its place, and none of its own, a group gives way.
+const PATIENCE: u8 = 32;
+
+/// Waits that are alike.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) pid: u32,
+    pub(super) goid: u64,
+    pub(super) fd: i32,
+    pub(super) role: Role,
+    pub(super) outcome: Outcome,
+    pub(super) idle: bool,
+    pub(super) stack: StackKey,
+    /// Theirs, for with their role and fd it tells.
+    pub(super) peer: PeerId,
+    /// What they add up to.
+    pub(super) sums: Sums,
+    endpoint: Arc<Endpoint>,
+    patience: u8,
+}
+
+impl Group {
+    fn new(sample: &Sample<'_>) -> Self {
+        let &Sample { wait, peer, stack, .. } = sample;
+        let mut sums = Sums::default();
+        sums.add(sample);
+        Self {
+            pid: wait.pid,
+            goid: wait.goid,
+            fd: wait.fd,
+            role: wait.role,
+            outcome: wait.outcome,
+            idle: wait.idle,
+            stack,
+            peer,
+            sums,
+            endpoint: Arc::clone(&wait.endpoint),
+            patience: PATIENCE,
+        }
+    }
+
+    fn has(&self, wait: &Wait, stack: StackKey) -> bool {
+        self.goid == wait.goid
+            && self.fd == wait.fd
+            && self.pid == wait.pid
+            && self.stack == stack
+            && self.role == wait.role
+            && self.outcome == wait.outcome
+            && self.idle == wait.idle
+            // Of equal ones in two places they are not known to be alike, and need not be.
+            && Arc::ptr_eq(&self.endpoint, &wait.endpoint)
+    }
+}
+
+/// Whether a group begins with a wait.
+#[derive(Debug)]
+pub(super) enum Begun {
+    /// It does.
+    Yes,
+    /// It does, and this one gave way.
+    InsteadOf(Box<Group>),
+    /// There is no room for it.
+    No,
+}
+
+/// The groups.
+#[derive(Debug)]
+pub(super) struct Alike {
+    groups: Vec<Option<Group>>,
+}
+
+impl Alike {
+    /// None.
+    pub(super) fn new() -> Self {
+        Self { groups: std::iter::repeat_with(|| None).take(GROUPS).collect() }
+    }
+
+    /// The group of the waits that a wait is like.
+    pub(super) fn find(&mut self, wait: &Wait, stack: StackKey) -> Option<&mut Group> {
+        let group = self.groups.get_mut(place_of(wait))?.as_mut().filter(|group| group.has(wait, stack))?;
+        group.patience = PATIENCE;
+        Some(group)
+    }
+
+    /// Begins a group with a wait that none was found for, where there is room.
+    pub(super) fn begin(&mut self, sample: &Sample<'_>) -> Begun {
+        let Some(place) = self.groups.get_mut(place_of(sample.wait)) else { return Begun::No };
+        if let Some(group) = place
+            && group.patience > 0
+        {
+            group.patience -= 1;
+            return Begun::No;
+        }
+        match place.replace(Group::new(sample)) {
+            Some(group) => Begun::InsteadOf(Box::new(group)),
+            None => Begun::Yes,
+        }
+    }
+
+    /// Takes all of them.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Group> + use<> {
+        std::mem::take(&mut self.groups).into_iter().flatten()
+    }
+}
+
+/// Goroutines and fds are numbered one after another.
+fn place_of(wait: &Wait) -> usize {
+    let mixed = wait.goid.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(wait.fd.cast_unsigned());
+    usize::try_from((mixed ^ mixed >> 32) % GROUPS as u64).unwrap_or(0)
+}
