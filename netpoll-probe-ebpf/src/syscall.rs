@@ -148,12 +148,12 @@ fn follow(call: &Syscall, target: Target, kind: u8) {
     }
     let key = slot_key(fd as u64, target.index);
     let mut request = Request { key, g: call.g(), mode, again, stands_for: 0, registers };
-    if is_of_interest(&mut request) != 0 {
+    if again == 0 || is_of_interest(&mut request) != 0 {
         look_up(call, &request);
     }
 }
 
-/// Whether a wait may end, or one begins that is followed; and how many it stands for. A global function ([`crate`]).
+/// Whether the wait that begins is followed, or another one may end; and how many it stands for. A global function ([`crate`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn is_of_interest(request: *mut Request) -> u64 {
@@ -163,17 +163,11 @@ extern "C" fn is_of_interest(request: *mut Request) -> u64 {
     // SAFETY: the caller's.
     let request = unsafe { &mut *request };
     let state = FdState::of(request.fd(), request.mode);
-    let stands_for = if request.again == 0 {
-        0
-    } else {
-        sampling::choose(|| state.as_ref().map_or_else(|| is_slow(request), FdState::is_slow))
-    };
-    request.stands_for = stands_for;
+    request.stands_for =
+        sampling::choose(|| state.as_ref().map_or_else(|| is_slow(request), FdState::is_slow));
     let Some(state) = state else { return 1 };
-    let is_of_interest = stands_for != 0 || !state.has_nobody();
-    if request.again != 0 {
-        state.begins(is_of_interest);
-    }
+    let is_of_interest = request.stands_for != 0 || !state.has_nobody();
+    state.begins(is_of_interest);
     u64::from(is_of_interest)
 }
 
