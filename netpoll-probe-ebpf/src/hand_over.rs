@@ -16,10 +16,14 @@ pub fn hand_over(slot: &mut PollDescSlot, how: How, start_ns: u64, now_ns: u64, 
     let is_known = slot.file.known == 1;
     if !is_known || wait::of(slot, how.mode()).flags & flag::TOLD == 0 {
         hand_over_with_file(slot, how, start_ns, now_ns, sent_ns);
-    } else if config!(wait_buffer_records) != 0 && how.outcome() == outcome::READY {
-        // System calls show no other outcome; those come from uprobes, whose programs are preempted.
-        put_in_buffer(slot, how, start_ns, now_ns, sent_ns);
-    } else if let Some(mut entry) = maps::RING.reserve::<WaitRecord>(0) {
+        return;
+    }
+    // System calls show no other outcome; those come from uprobes, whose programs are preempted.
+    let has_buffer = config!(wait_buffer_records) != 0 && how.outcome() == outcome::READY;
+    if has_buffer && put_in_buffer(slot, how, start_ns, now_ns, sent_ns) {
+        return;
+    }
+    if let Some(mut entry) = maps::RING.reserve::<WaitRecord>(0) {
         // SAFETY: the entry is a record's bytes.
         unsafe { fill(entry.as_mut_ptr(), slot, how, start_ns, now_ns, sent_ns) };
         entry.submit(emit::wakeup_at(now_ns));
@@ -47,23 +51,19 @@ fn hand_over_with_file(slot: &mut PollDescSlot, how: How, start_ns: u64, now_ns:
     slot.is_told = told;
 }
 
-/// Into this CPU's buffer.
+/// Into this CPU's buffer. Returns false when that is full.
 #[inline(always)]
-fn put_in_buffer(slot: &mut PollDescSlot, how: How, start_ns: u64, now_ns: u64, sent_ns: u64) {
+fn put_in_buffer(slot: &mut PollDescSlot, how: How, start_ns: u64, now_ns: u64, sent_ns: u64) -> bool {
     let records = config!(wait_buffer_records) as u32;
     // SAFETY: it has no preconditions.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let Some(cursors) = maps::WAIT_CURSORS.get_ptr_mut(cpu) else {
-        emit::count(Counter::RingFullWait);
-        return;
-    };
+    let Some(cursors) = maps::WAIT_CURSORS.get_ptr_mut(cpu) else { return false };
     // SAFETY: a map value. Volatile: user space writes the other.
     let (written, read) = unsafe { ((*cursors).written, (&raw const (*cursors).read).read_volatile()) };
     let is_full = written.wrapping_sub(read) >= u64::from(records);
     let at = cpu * records + (written as u32 & (records - 1));
     let (false, Some(place)) = (is_full, maps::WAIT_BUFFERS.get_ptr_mut(at)) else {
-        emit::count(Counter::RingFullWait);
-        return;
+        return false;
     };
     // SAFETY: a map value, and its place is this CPU's until it is counted as written.
     unsafe {
@@ -74,6 +74,7 @@ fn put_in_buffer(slot: &mut PollDescSlot, how: How, start_ns: u64, now_ns: u64, 
     if written & (half - 1) == half - 1 {
         emit::wake();
     }
+    true
 }
 
 /// Fills a record. Field by field, because one would fill a quarter of the stack that a program has.

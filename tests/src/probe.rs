@@ -150,6 +150,11 @@ impl Recording {
         self.process.id()
     }
 
+    /// Sends its process a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
     /// Waits until its process, or what it has started, says a line that begins so; gives that line.
     pub fn wait_for_output(&self, prefix: &str, timeout: Duration) -> Result<String> {
         let until = Instant::now() + timeout;
