@@ -79,13 +79,18 @@ impl Timed {
 /// would be faster to read.
 pub(super) fn clock_ns_per_run(tools: &Tools, target: &mut Target) -> Result<f64> {
     let watching = Subject::Empty.watch(tools, target, true)?;
-    let pid = watching.pid().context("it is no process")?;
-    let before = Hooks::of(pid)?.runs();
-    target.work(&tools.program)?;
-    let runs = Hooks::of(pid)?.runs().since(before);
+    let runs = runs_of(watching.pid(), tools, target)?;
     watching.end(target)?;
     ensure!(runs.count > 0, "no program ran");
     Ok(number(runs.ns) / number(runs.count))
+}
+
+/// The load on a target, and how often the programs of a process run meanwhile, and how long.
+fn runs_of(pid: Option<u32>, tools: &Tools, target: &mut Target) -> Result<Runs> {
+    let pid = pid.context("it is no process")?;
+    let before = Hooks::of(pid)?.runs();
+    target.work(&tools.program)?;
+    Ok(Hooks::of(pid)?.runs().since(before))
 }
 
 /// A run of [`Subject::Least`] in which its programs were timed.
@@ -101,11 +106,9 @@ impl Least {
     /// The load on a target, while nothing but the least is done.
     pub(super) fn measure(tools: &Tools, target: &mut Target) -> Result<Self> {
         let mut watching = Subject::Least.watch(tools, target, true)?;
-        let pid = watching.pid().context("it is no process")?;
-        let (before, waits_before) = (Hooks::of(pid)?.runs(), watching.waits()?);
-        target.work(&tools.program)?;
-        let (runs, waits) =
-            (Hooks::of(pid)?.runs().since(before), watching.waits()?.saturating_sub(waits_before));
+        let before = watching.waits()?;
+        let runs = runs_of(watching.pid(), tools, target)?;
+        let waits = watching.waits()?.saturating_sub(before);
         watching.end(target)?;
         ensure!(waits > 0, "no wait was seen");
         Ok(Self { waits, runs })

@@ -78,15 +78,19 @@ impl Table {
     /// The time in a row's eBPF programs for each wait, ns, less that of the kernel's reading of the clock, which it takes only while they
     /// are timed.
     pub(super) fn ns_per_wait(&self, row: &Row) -> Option<Estimate> {
-        let clock_ns = Estimate::of(self.clock_ns_per_run.clone())?.median;
+        let clock_ns = self.clock_ns()?;
         row.timed(|timed| Some(timed.ns_per_wait()? - clock_ns * timed.per_wait(timed.runs.count)?))
     }
 
     /// The same of [`Subject::Least`].
     pub(super) fn least_ns_per_wait(&self) -> Option<Estimate> {
-        let clock_ns = Estimate::of(self.clock_ns_per_run.clone())?.median;
+        let clock_ns = self.clock_ns()?;
         let ns = |it: &Least| (number(it.runs.ns) - clock_ns * number(it.runs.count)) / number(it.waits);
         Estimate::of(self.least.iter().map(ns).collect())
+    }
+
+    fn clock_ns(&self) -> Option<f64> {
+        Estimate::of(self.clock_ns_per_run.clone()).map(|it| it.median)
     }
 
     /// What nobody's measurements are to those before and after them, as those of a subject are compared: how much a value of one
