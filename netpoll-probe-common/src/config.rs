@@ -39,6 +39,8 @@ pub struct Config {
     pub g_goid: u32,
     /// `runtime.g.atomicstatus`, u32
     pub g_atomic_status: u32,
+    /// `runtime.g.waitreason`, u8
+    pub g_wait_reason: u32,
     /// `runtime.g.labels`
     pub g_labels: u32,
     /// What that points to: [`labels`].

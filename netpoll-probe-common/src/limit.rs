@@ -32,6 +32,9 @@ pub const UNIX_PATH_ROOM: usize = 128;
 /// 20 ms.
 pub const RING_BYTES: u32 = 4 << 20;
 
+/// Waits that do not fit into their CPU's buffer ([`crate::wait_buffer`]) go into the ring while less than this is waiting there.
+pub const RING_OF_MANY_BYTES: u64 = RING_BYTES as u64 / 4 * 3;
+
 /// The ring wakes its reader when this much is waiting; below it the reader's timer collects.
 pub const RING_WAKEUP_BYTES: u64 = 1 << 20;
 

@@ -1,7 +1,11 @@
 //! Records into the ring, and counts of what did not go there.
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
-use netpoll_probe_common::{counter::Counter, limit::RING_WAKEUP_BYTES, record::Header};
+use netpoll_probe_common::{
+    counter::Counter,
+    limit::{RING_OF_MANY_BYTES, RING_WAKEUP_BYTES},
+    record::Header,
+};
 
 use crate::maps;
 
@@ -52,6 +56,12 @@ pub fn wakeup() -> u64 {
 #[inline(always)]
 pub fn wakeup_at(now_ns: u64) -> u64 {
     if now_ns % 64 == 0 { wakeup() } else { u64::from(BPF_RB_NO_WAKEUP) }
+}
+
+/// Whether the ring takes waits that found no room elsewhere: some of it is kept for what comes once.
+#[inline(always)]
+pub fn has_room_for_many() -> bool {
+    maps::RING.query(u64::from(BPF_RB_AVAIL_DATA)) < RING_OF_MANY_BYTES
 }
 
 /// Wakes the reader, by a record that nobody sees.

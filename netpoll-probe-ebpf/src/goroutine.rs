@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use netpoll_probe_common::limit::RUNTIME_STRUCT_BYTES;
 
-use crate::{config::config, maps};
+use crate::{config::config, maps, read};
 
 /// `runtime.g.stack.hi` (`runtime/runtime2.go`: `stack` is the first field of `g`, in every version).
 pub const STACK_HI: u64 = 8;
@@ -39,22 +39,27 @@ impl Goroutine {
 /// The id of a goroutine; `None`: it cannot be read.
 #[inline(always)]
 pub fn id_of(g: u64) -> Option<u64> {
-    crate::read::user(g + config!(g_goid))
+    read::user(g + config!(g_goid))
 }
 
-/// Whether a goroutine stands in a run queue (`_Grunnable`), or will in a moment.
+/// Whether the goroutine of this id, whose `runtime.g` this was, stands in a run queue, and was parked in the netpoller last. One that is new
+/// has no reason (`gdestroy`), whatever used the same `g` before.
 #[inline(always)]
-pub fn is_runnable(g: u64) -> bool {
-    /// `runtime/runtime2.go`, the same in every version; the garbage collector's bit beside it.
+pub fn was_woken(g: u64, goid: u64) -> bool {
+    /// `_Grunnable` and, beside it, `_Gscan`, `runtime/runtime2.go`; the same in every version.
     const RUNNABLE: u32 = 1;
     const SCAN: u32 = 0x1000;
-    crate::read::user::<u32>(g + config!(g_atomic_status)).is_some_and(|status| status & !SCAN == RUNNABLE)
+    /// `waitReasonIOWait`, `runtime/runtime2.go`; likewise.
+    const IO_WAIT: u8 = 2;
+    read::user::<u32>(g + config!(g_atomic_status)).is_some_and(|status| status & !SCAN == RUNNABLE)
+        && read::user::<u8>(g + config!(g_wait_reason)) == Some(IO_WAIT)
+        && id_of(g) == Some(goid)
 }
 
 /// The P that a thread's M holds, 0: none; `None`: not known, or `g` is not that M's `g0`. Read by programs that are not preempted only.
 #[inline(always)]
 pub fn p_of_scheduler(g: u64) -> Option<u64> {
-    let m = crate::read::user::<u64>(g + config!(g_m))?;
+    let m = read::user::<u64>(g + config!(g_m))?;
     let words = read_words(m, config!(m_p) + 8)?;
     (word(words, config!(m_g0)) == g).then(|| word(words, config!(m_p)))
 }

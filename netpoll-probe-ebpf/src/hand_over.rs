@@ -23,7 +23,9 @@ pub fn hand_over(slot: &mut PollDescSlot, how: How, start_ns: u64, now_ns: u64, 
     if has_buffer && put_in_buffer(slot, how, start_ns, now_ns, sent_ns) {
         return;
     }
-    if let Some(mut entry) = maps::RING.reserve::<WaitRecord>(0) {
+    if (!has_buffer || emit::has_room_for_many())
+        && let Some(mut entry) = maps::RING.reserve::<WaitRecord>(0)
+    {
         // SAFETY: the entry is a record's bytes.
         unsafe { fill(entry.as_mut_ptr(), slot, how, start_ns, now_ns, sent_ns) };
         entry.submit(emit::wakeup_at(now_ns));

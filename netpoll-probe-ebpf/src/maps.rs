@@ -27,7 +27,7 @@ use crate::{scratch::Scratch, stack::Walked};
 pub static RING: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 
 /// Each CPU's buffer of waits that have ended, one after the other ([`netpoll_probe_common::wait_buffer`]). User space says how many there
-/// are before it loads this, and maps it. When one is full a wait is lost and counted.
+/// are before it loads this, and maps it. When one is full waits go into the ring.
 #[map]
 pub static WAIT_BUFFERS: Array<Place> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 

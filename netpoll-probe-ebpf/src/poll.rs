@@ -232,7 +232,8 @@ extern "C" fn collect_event(slot: *mut PollDescSlot, event: *const Event, poll: 
 /// Whoever is parked stands in the pollDesc. A goroutine that was told EAGAIN and does not may be on its way: it parks if it gets there before
 /// the runtime handles the event. One that is nowhere to be seen may have got there since the pollDesc was read: it leaves its M before it is
 /// parked, and after it stands there. Or a deadline woke it, or a close, and it has not run yet: then the event is what `netpollblock` tells it
-/// of (`pdReady`), and it asks the kernel once more.
+/// of (`pdReady`), and it asks the kernel once more; as Go has it, it has waited for that event all the time. (Not seen: that it is just being
+/// made runnable, or has just begun to run; and a deadline that passed and was moved.)
 #[inline(always)]
 fn is_for(wait: &mut WaitSlot, event: &Event, mode: u64, now_ns: u64) -> bool {
     let &Event { pd, tag, ref desc, .. } = event;
@@ -251,18 +252,20 @@ fn is_for(wait: &mut WaitSlot, event: &Event, mode: u64, now_ns: u64) -> bool {
             sampling::count_unless_sampled(Counter::StartUnseen);
         }
         is_it
-    } else if desc.ends_at_once(mode) && goroutine::is_runnable(wait.g) {
+    } else if desc.ends_at_once(mode) && goroutine::was_woken(wait.g, wait.goid) {
         true
     } else if now_ns > wait.start_ns + ON_ITS_WAY_NS {
         false
     } else if ticks::ran_then(wait) {
         return true;
     } else {
-        polldesc::waits_now(pd, mode)
+        polldesc::waits_now(pd, mode, wait.g)
     };
+    // One that was parked when the programs came has left since, if it is not there now.
+    let over = if has_parked { flag::RAN_THEN } else { flag::RAN_THEN | flag::STARTED_BEFORE };
     // Not written again and again: see [`collect`].
-    if wait.flags & flag::RAN_THEN != 0 {
-        wait.flags &= !flag::RAN_THEN;
+    if wait.flags & over != 0 {
+        wait.flags &= !over;
     }
     if !has_parked {
         wait.last_poll_ns = now_ns;
@@ -305,7 +308,7 @@ fn collect(wait: &mut WaitSlot, hit: bool, tag: u32, poll: &Poll) -> bool {
         }
         return true;
     }
-    // All is read before anything is written: another CPU wrote this line last, and what is read of it then would wait until this one has it
+    // All is read before anything of it is written: another CPU wrote this line last, and what is read of it then would wait until this one has it
     // for itself.
     let is_stamped = wait.kernel_ready_ns != 0;
     let is_first = wait.last_poll_ns == 0 && config!(pd_has_fdseq) == 1;

@@ -68,8 +68,7 @@ impl PollDesc {
     /// Whether that may be the goroutine `g`.
     #[inline(always)]
     pub fn is_waited_on_by(&self, g: u64, mode: u64) -> bool {
-        let semaphore = self.semaphore(mode);
-        semaphore == g || semaphore == WAIT
+        may_be(self.semaphore(mode), g)
     }
 
     #[inline(always)]
@@ -139,11 +138,17 @@ pub fn is_of(address: u64, fd: i32, tag: u32) -> bool {
     has_tag && read::user::<u64>(address + config!(pd_fd)).is_some_and(|of| of as i32 == fd)
 }
 
-/// [`PollDesc::is_waited_on`], by a single read.
+/// [`PollDesc::is_waited_on_by`], by a single read.
 #[inline(always)]
-pub fn waits_now(address: u64, mode: u64) -> bool {
+pub fn waits_now(address: u64, mode: u64, g: u64) -> bool {
     let offset = if mode == READ { config!(pd_rg) } else { config!(pd_wg) };
-    read::user::<u64>(address + offset).is_some_and(|semaphore| semaphore > READY)
+    read::user::<u64>(address + offset).is_some_and(|semaphore| may_be(semaphore, g))
+}
+
+/// Whether it is the goroutine `g` that waits, or one that is not there yet.
+#[inline(always)]
+fn may_be(semaphore: u64, g: u64) -> bool {
+    semaphore == g || semaphore == WAIT
 }
 
 /// The word at `offset`, which user space has checked to lie inside.

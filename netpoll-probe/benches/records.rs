@@ -17,7 +17,7 @@ use netpoll_probe::{
 
 use self::synthetic::{BIAS, Load, Records};
 
-/// Waits of one measurement: those of four seconds.
+/// Waits of one measurement: those of some seconds.
 const WAITS: u32 = 1 << 18;
 
 /// A few clients that ask as fast as they are answered: the same goroutines wait on the same fds, again and again.

@@ -197,6 +197,7 @@ impl GoProgram {
             g_m: offsets.g.m,
             g_goid: offsets.g.goid,
             g_atomic_status: offsets.g.atomic_status,
+            g_wait_reason: offsets.g.wait_reason,
             g_labels: offsets.g.labels,
             labels: if self.layout.release.minor >= LABELS_ARE_A_SLICE { labels::SLICE } else { labels::MAP },
             m_g0: offsets.m.g0,

@@ -130,6 +130,10 @@ pub(super) fn at_end(
                 // It could not be read when the wait began.
                 wait.goid = parked.get(&(index, slot.pd, wait.g)).map_or(0, |goroutine| goroutine.goid);
             }
+            // An event was collected that was not for it, so its goroutine had not parked.
+            if by_syscalls && wait.poll_ns == 0 && wait.last_poll_ns > wait.start_ns {
+                wait.start_ns = 0;
+            }
             let still_taken = wait.start_ns != 0 && wait.start_ns == after.start_ns;
             if still_taken && waiting.contains_key(&index) && !parked.contains_key(&(index, slot.pd, wait.g))
             {

@@ -174,9 +174,13 @@ impl Recording {
         let progress = io::stderr().is_terminal();
         let mut ticks = 0u32;
         loop {
+            let mut is_seldom = false;
             tokio::select! {
                 readable = readable(&mut self.attached) => readable.map_err(event_loop)?,
-                _ = tick.tick() => ticks = ticks.wrapping_add(1),
+                _ = tick.tick() => {
+                    ticks = ticks.wrapping_add(1);
+                    is_seldom = ticks.is_multiple_of(SELDOM_TICKS);
+                }
                 _ = interrupt.recv() => return Ok(None),
                 _ = terminate.recv() => return Ok(None),
                 () = sleep_until(end.unwrap_or_else(|| Instant::now() + FAR_AWAY)), if end.is_some() => return Ok(None),
@@ -192,7 +196,7 @@ impl Recording {
             if self.adder.outputs.nobody_reads() {
                 return Ok(None);
             }
-            if ticks.is_multiple_of(SELDOM_TICKS) {
+            if is_seldom {
                 if self.selection.grows() {
                     self.join_new()?;
                     self.attacher.rest();

@@ -2,8 +2,8 @@
 //!
 //! A round takes all that is in the buffers, then all that is in the ring, and gives away what ended until a moment before both. That is
 //! enough: what a record follows from (a wait on the file that its fd had before, the first wait on its file, its stack) was handed over
-//! before its clock was read, so before that moment, and was there to be taken. The waits are in the order of their ends then. The
-//! ring's order is kept, and it is merged by the times in it; what has none (stacks, names) comes as early as it is found.
+//! before its clock was read, so before that moment, and was there to be taken. The buffers' waits are in the order of their ends then. The
+//! ring's order, that of reserving, is kept, and it is merged by the times in it; what has none (stacks, names) comes as early as it is found.
 
 use netpoll_probe_common::{limit::RING_BYTES, record::WaitRecord};
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{
     profile::{PeerId, StackKey},
+    stack::StackId,
     sums::{Sample, Sums},
     wait::{Endpoint, Outcome, Role, Wait},
 };
@@ -19,7 +20,7 @@ const PATIENCE: u8 = 32;
 
 /// Waits that are alike.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(super) struct Alike {
     pub(super) pid: u32,
     pub(super) goid: u64,
     pub(super) fd: i32,
@@ -35,7 +36,7 @@ pub(super) struct Group {
     patience: u8,
 }
 
-impl Group {
+impl Alike {
     fn new(sample: &Sample<'_>) -> Self {
         let &Sample { wait, peer, stack, .. } = sample;
         let mut sums = Sums::default();
@@ -74,53 +75,60 @@ pub(super) enum Begun {
     /// It does.
     Yes,
     /// It does, and this one gave way.
-    InsteadOf(Box<Group>),
+    InsteadOf(Box<Alike>),
     /// There is no room for it.
     No,
 }
 
 /// The groups.
 #[derive(Debug)]
-pub(super) struct Alike {
-    groups: Vec<Option<Group>>,
+pub(super) struct Groups {
+    groups: Vec<Option<Alike>>,
 }
 
-impl Alike {
+impl Groups {
     /// None.
     pub(super) fn new() -> Self {
         Self { groups: std::iter::repeat_with(|| None).take(GROUPS).collect() }
     }
 
     /// The group of the waits that a wait is like.
-    pub(super) fn find(&mut self, wait: &Wait, stack: StackKey) -> Option<&mut Group> {
-        let group = self.groups.get_mut(place_of(wait))?.as_mut().filter(|group| group.has(wait, stack))?;
+    pub(super) fn find(&mut self, wait: &Wait, stack: StackKey) -> Option<&mut Alike> {
+        let group =
+            self.groups.get_mut(place_of(wait, stack))?.as_mut().filter(|group| group.has(wait, stack))?;
         group.patience = PATIENCE;
         Some(group)
     }
 
     /// Begins a group with a wait that none was found for, where there is room.
     pub(super) fn begin(&mut self, sample: &Sample<'_>) -> Begun {
-        let Some(place) = self.groups.get_mut(place_of(sample.wait)) else { return Begun::No };
+        let Some(place) = self.groups.get_mut(place_of(sample.wait, sample.stack)) else { return Begun::No };
         if let Some(group) = place
             && group.patience > 0
         {
             group.patience -= 1;
             return Begun::No;
         }
-        match place.replace(Group::new(sample)) {
+        match place.replace(Alike::new(sample)) {
             Some(group) => Begun::InsteadOf(Box::new(group)),
             None => Begun::Yes,
         }
     }
 
     /// Takes all of them.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = Group> + use<> {
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Alike> + use<> {
         std::mem::take(&mut self.groups).into_iter().flatten()
     }
 }
 
-/// Goroutines and fds are numbered one after another.
-fn place_of(wait: &Wait) -> usize {
-    let mixed = wait.goid.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(wait.fd.cast_unsigned());
+/// Goroutines, fds and processes are numbered one after another; the stack stands for the direction, too.
+fn place_of(wait: &Wait, stack: StackKey) -> usize {
+    let stack = if let StackKey::Known(StackId(number)) = stack { number } else { u32::MAX };
+    let file = u64::from(wait.pid) << 32 | u64::from(wait.fd.cast_unsigned());
+    let kind = u64::from(stack) << 1 | u64::from(wait.idle);
+    let mixed = [file, kind].into_iter().fold(wait.goid, |mixed, part| {
+        // 2^64 by the golden ratio: neighbours come to lie far apart.
+        (mixed ^ mixed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ part
+    });
     usize::try_from((mixed ^ mixed >> 32) % GROUPS as u64).unwrap_or(0)
 }

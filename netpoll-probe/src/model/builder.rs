@@ -3,14 +3,14 @@
 //! Every table has a number of entries; what is beyond it goes into an explicit "other", so that all tables always
 //! add up to the totals. Stacks and peers are taken as they come; goroutines and fds, of which a server makes new
 //! ones without end, are sifted: when a table is twice as big as it may be, its smaller half goes into "other".
-//! Before the tables, waits that are alike are added up ([`Alike`]).
+//! Before the tables, waits that are alike are added up ([`super::alike`]).
 
 use std::cmp::Reverse;
 
 use foldhash::HashMap;
 
 use super::{
-    alike::{Alike, Begun, Group},
+    alike::{Alike, Begun, Groups},
     peer::Peer,
     profile::{Cost, Metadata, PeerId, Plan, Profile, StackKey, Waits},
     quality::Quality,
@@ -119,7 +119,7 @@ pub struct OpenWait {
 pub struct ProfileBuilder {
     stacks: StackTable,
     peers: Peers,
-    alike: Alike,
+    alike: Groups,
     active: Class,
     idle: Class,
 }
@@ -129,7 +129,7 @@ impl Default for ProfileBuilder {
         Self {
             stacks: StackTable::default(),
             peers: Peers::new(),
-            alike: Alike::new(),
+            alike: Groups::new(),
             active: Class::new(),
             idle: Class::new(),
         }
@@ -248,7 +248,7 @@ impl Peers {
 struct Class {
     /// How many waits.
     count: u64,
-    /// Without their sums: those are the cells' together.
+    /// Their sums are the cells' together, and made of them in the end.
     totals: Totals,
     cells: HashMap<Cell, Sums>,
     goroutines: Sieve<GoroutineKey>,
@@ -271,12 +271,12 @@ impl Class {
     /// Adds a wait to what is not in the tables.
     fn count(&mut self, sample: &Sample<'_>) {
         self.count += sample.count;
-        self.totals.add(sample);
+        self.totals.add_but_sums(sample);
     }
 
     /// Adds waits to the tables.
-    fn add_group(&mut self, group: &Group) {
-        let &Group { pid, goid, fd, role, outcome, stack, peer, ref sums, .. } = group;
+    fn add_group(&mut self, group: &Alike) {
+        let &Alike { pid, goid, fd, role, outcome, stack, peer, ref sums, .. } = group;
         self.sums_of(Cell { stack, peer, role, outcome, throughout: false }).merge(sums);
         self.goroutines.merge(GoroutineKey { pid, goid }, stack, sums);
         self.fds.merge(FdKey { pid, fd, peer }, stack, sums);
@@ -342,7 +342,7 @@ impl Class {
 
     fn finish(mut self) -> Waits {
         self.keep_longest_open();
-        // What came added up has brought its sums already.
+        // What came added up brought its sums, which are in its cell, too.
         self.totals.sums = Sums::of_many();
         for sums in self.cells.values() {
             self.totals.sums.merge(sums);
@@ -361,6 +361,8 @@ impl Class {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::{
         group::{Dimension, GroupKey},
@@ -449,6 +451,67 @@ mod tests {
         let (_, goroutine) = profile.active.goroutines.entries.first().unwrap();
         assert_eq!(goroutine.stacks.len(), STACKS_OF_ONE + 1);
         assert_adds_up(&profile, 100);
+    }
+
+    /// Adds a wait to the tables at once.
+    fn add_alone(builder: &mut ProfileBuilder, wait: &Wait) {
+        let stack = wait.stack.map_or(StackKey::Unknown, StackKey::Known);
+        let sample = Sample::of(wait, stack, builder.peers.id(Peer::of(wait)));
+        let class = builder.class(wait.idle);
+        class.count(&sample);
+        class.add(&sample);
+    }
+
+    #[test]
+    fn adding_up_what_is_alike_changes_nothing() {
+        let (mut together, mut alone) = (ProfileBuilder::default(), ProfileBuilder::default());
+        let stacks = [1, 2, 3].map(|line| stack(&[&format!("main.f main.go:{line}")]));
+        let ids = stacks
+            .map(|stack| (together.stacks_mut().intern(stack.clone()), alone.stacks_mut().intern(stack)));
+        let endpoints =
+            [1, 2].map(|port| tcp("10.0.0.1:4000", Some(&format!("10.0.0.2:{port}")), Direction::Outbound));
+        let mut random = 1_u64;
+        let mut next = |below: u32| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            u32::try_from((random >> 33) % u64::from(below)).unwrap()
+        };
+        // More goroutines than there are groups; and later others, for which those have to give way.
+        for first in [0, 5_000] {
+            for _ in 0..40_000 {
+                let goid = first + next(700);
+                let (together_id, alone_id) = ids[goid as usize % ids.len()];
+                let endpoint = Arc::clone(&endpoints[next(2) as usize]);
+                let outcome = if next(10) == 0 { Outcome::Timeout } else { Outcome::Ready };
+                let start = u64::from(next(1_000_000));
+                let wait = Wait {
+                    goid: u64::from(goid),
+                    fd: next(2).cast_signed(),
+                    outcome,
+                    idle: goid % 5 == 0,
+                    spurious: next(20) == 0,
+                    stands_for: 1 + next(2),
+                    endpoint,
+                    ..wait(start, start + 1 + u64::from(next(100_000)))
+                };
+                together.add(&Wait { stack: Some(together_id), ..wait.clone() });
+                add_alone(&mut alone, &Wait { stack: Some(alone_id), ..wait });
+            }
+        }
+        assert_eq!(together.counts(), alone.counts());
+        let (together, alone) = (finish(together), finish(alone));
+        for include_idle in [false, true] {
+            assert_eq!(together.totals(include_idle), alone.totals(include_idle));
+            for dimension in Dimension::ALL {
+                let groups = |profile: &Profile| -> Vec<_> {
+                    profile
+                        .group_by(dimension, include_idle)
+                        .into_iter()
+                        .map(|it| (it.key, it.sums))
+                        .collect()
+                };
+                assert_eq!(groups(&together), groups(&alone), "{}", dimension.name());
+            }
+        }
     }
 
     #[test]

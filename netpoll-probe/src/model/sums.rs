@@ -241,7 +241,7 @@ impl Totals {
     }
 
     /// Adds a wait to all but the sums that every group has.
-    pub(super) fn add(&mut self, sample: &Sample<'_>) {
+    pub(super) fn add_but_sums(&mut self, sample: &Sample<'_>) {
         let Sample { wait, phases, count, .. } = sample;
         let unknown_ns = Some(phases.unknown_ns).filter(|ns| *ns > 0);
         let lengths = [phases.peer_ns, phases.pickup_ns, phases.queue_ns, unknown_ns];
