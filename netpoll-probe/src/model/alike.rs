@@ -3,13 +3,15 @@
 //! A connection's waits mostly are: one goroutine waits on it, at one place in the code. In the tables each of them would be added up three
 //! times, for its stack and peer, for its goroutine and for its fd. What nothing like was seen of lately goes into the tables at once.
 
-use std::sync::Arc;
+use std::{hash::BuildHasher as _, sync::Arc};
+
+use foldhash::fast::FixedState;
 
 use super::{
-    profile::{PeerId, StackKey},
-    stack::StackId,
+    builder::Keys,
+    profile::StackKey,
     sums::{Sample, Sums},
-    wait::{Endpoint, Outcome, Role, Wait},
+    wait::{Endpoint, Wait},
 };
 
 /// Groups that there is room for, a power of two: 2 MB where waits last from 1 µs to 10 s.
@@ -21,48 +23,32 @@ const PATIENCE: u8 = 32;
 /// Waits that are alike.
 #[derive(Debug)]
 pub(super) struct Alike {
-    pub(super) pid: u32,
-    pub(super) goid: u64,
-    pub(super) fd: i32,
-    pub(super) role: Role,
-    pub(super) outcome: Outcome,
+    pub(super) keys: Keys,
     pub(super) idle: bool,
-    pub(super) stack: StackKey,
-    /// Theirs, for with their role and fd it tells.
-    pub(super) peer: PeerId,
     /// What they add up to.
     pub(super) sums: Sums,
+    /// Theirs: with role and fd it tells the peer.
     endpoint: Arc<Endpoint>,
     patience: u8,
 }
 
 impl Alike {
     fn new(sample: &Sample<'_>) -> Self {
-        let &Sample { wait, peer, stack, .. } = sample;
+        let wait = sample.wait;
         let mut sums = Sums::default();
         sums.add(sample);
-        Self {
-            pid: wait.pid,
-            goid: wait.goid,
-            fd: wait.fd,
-            role: wait.role,
-            outcome: wait.outcome,
-            idle: wait.idle,
-            stack,
-            peer,
-            sums,
-            endpoint: Arc::clone(&wait.endpoint),
-            patience: PATIENCE,
-        }
+        let endpoint = Arc::clone(&wait.endpoint);
+        Self { keys: Keys::of(sample), idle: wait.idle, sums, endpoint, patience: PATIENCE }
     }
 
     fn has(&self, wait: &Wait, stack: StackKey) -> bool {
-        self.goid == wait.goid
-            && self.fd == wait.fd
-            && self.pid == wait.pid
-            && self.stack == stack
-            && self.role == wait.role
-            && self.outcome == wait.outcome
+        let Keys { cell, goroutine, fd } = &self.keys;
+        goroutine.goid == wait.goid
+            && fd.fd == wait.fd
+            && goroutine.pid == wait.pid
+            && cell.stack == stack
+            && cell.role == wait.role
+            && cell.outcome == wait.outcome
             && self.idle == wait.idle
             // Of equal ones in two places they are not known to be alike, and need not be.
             && Arc::ptr_eq(&self.endpoint, &wait.endpoint)
@@ -121,14 +107,8 @@ impl Groups {
     }
 }
 
-/// Goroutines, fds and processes are numbered one after another; the stack stands for the direction, too.
+/// The stack stands for the direction, too.
 fn place_of(wait: &Wait, stack: StackKey) -> usize {
-    let stack = if let StackKey::Known(StackId(number)) = stack { number } else { u32::MAX };
-    let file = u64::from(wait.pid) << 32 | u64::from(wait.fd.cast_unsigned());
-    let kind = u64::from(stack) << 1 | u64::from(wait.idle);
-    let mixed = [file, kind].into_iter().fold(wait.goid, |mixed, part| {
-        // 2^64 by the golden ratio: neighbours come to lie far apart.
-        (mixed ^ mixed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ part
-    });
-    usize::try_from((mixed ^ mixed >> 32) % GROUPS as u64).unwrap_or(0)
+    let hash = FixedState::default().hash_one((wait.pid, wait.goid, wait.fd, wait.idle, stack));
+    usize::try_from(hash % GROUPS as u64).unwrap_or(0)
 }

@@ -82,6 +82,26 @@ pub struct FdKey {
     pub peer: PeerId,
 }
 
+/// Where a wait goes in the tables.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keys {
+    pub(super) cell: Cell,
+    pub(super) goroutine: GoroutineKey,
+    pub(super) fd: FdKey,
+}
+
+impl Keys {
+    pub(super) fn of(sample: &Sample<'_>) -> Self {
+        let &Sample { wait, peer, stack, .. } = sample;
+        let (role, outcome, throughout) = (wait.role, wait.outcome, wait.throughout());
+        Self {
+            cell: Cell { stack, peer, role, outcome, throughout },
+            goroutine: GoroutineKey { pid: wait.pid, goid: wait.goid },
+            fd: FdKey { pid: wait.pid, fd: wait.fd, peer },
+        }
+    }
+}
+
 /// The sums of one goroutine or fd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tracked {
@@ -152,7 +172,7 @@ impl ProfileBuilder {
     pub fn add(&mut self, wait: &Wait) {
         let stack = wait.stack.map_or(StackKey::Unknown, StackKey::Known);
         if let Some(group) = self.alike.find(wait, stack) {
-            let sample = Sample::of(wait, stack, group.peer);
+            let sample = Sample::of(wait, stack, group.keys.cell.peer);
             group.sums.add(&sample);
             self.class(wait.idle).count(&sample);
             return;
@@ -183,7 +203,7 @@ impl ProfileBuilder {
         };
         let class = self.class(common.idle);
         class.count += totals.sums.count();
-        class.totals.merge(totals);
+        class.totals.merge_but_sums(totals);
         class.sums_of(cell).merge(&totals.sums);
         class.goroutines.add_without_key(cell.stack, &totals.sums);
         class.fds.add_without_key(cell.stack, &totals.sums);
@@ -248,7 +268,7 @@ impl Peers {
 struct Class {
     /// How many waits.
     count: u64,
-    /// Their sums are the cells' together, and made of them in the end.
+    /// Their sums are the cells' together, and empty until the end.
     totals: Totals,
     cells: HashMap<Cell, Sums>,
     goroutines: Sieve<GoroutineKey>,
@@ -276,18 +296,22 @@ impl Class {
 
     /// Adds waits to the tables.
     fn add_group(&mut self, group: &Alike) {
-        let &Alike { pid, goid, fd, role, outcome, stack, peer, ref sums, .. } = group;
-        self.sums_of(Cell { stack, peer, role, outcome, throughout: false }).merge(sums);
-        self.goroutines.merge(GoroutineKey { pid, goid }, stack, sums);
-        self.fds.merge(FdKey { pid, fd, peer }, stack, sums);
+        let Alike { keys, sums, .. } = group;
+        self.sums_of(keys.cell).merge(sums);
+        self.goroutines.merge(keys.goroutine, keys.cell.stack, sums);
+        self.fds.merge(keys.fd, keys.cell.stack, sums);
     }
 
     /// Adds a wait to the tables.
     fn add(&mut self, sample: &Sample<'_>) {
         let &Sample { wait, peer, stack, .. } = sample;
-        self.add_to_cell(sample);
-        self.goroutines.add(GoroutineKey { pid: wait.pid, goid: wait.goid }, sample);
-        self.fds.add(FdKey { pid: wait.pid, fd: wait.fd, peer }, sample);
+        let keys = Keys::of(sample);
+        match self.cells.get_mut(&keys.cell) {
+            Some(sums) => sums.add(sample),
+            None => self.sums_of(keys.cell).add(sample),
+        }
+        self.goroutines.add(keys.goroutine, sample);
+        self.fds.add(keys.fd, sample);
         if wait.outcome == Outcome::Open {
             self.open.push(OpenWait {
                 duration_ns: sample.duration_ns,
@@ -303,20 +327,6 @@ impl Class {
             if self.open.len() >= 2 * OPEN {
                 self.keep_longest_open();
             }
-        }
-    }
-
-    fn add_to_cell(&mut self, sample: &Sample<'_>) {
-        let cell = Cell {
-            stack: sample.stack,
-            peer: sample.peer,
-            role: sample.wait.role,
-            outcome: sample.wait.outcome,
-            throughout: sample.wait.throughout(),
-        };
-        match self.cells.get_mut(&cell) {
-            Some(sums) => sums.add(sample),
-            None => self.sums_of(cell).add(sample),
         }
     }
 
@@ -342,8 +352,6 @@ impl Class {
 
     fn finish(mut self) -> Waits {
         self.keep_longest_open();
-        // What came added up brought its sums, which are in its cell, too.
-        self.totals.sums = Sums::of_many();
         for sums in self.cells.values() {
             self.totals.sums.merge(sums);
         }

@@ -64,19 +64,17 @@ impl<Key: Copy + Eq + Hash + Ord> Sieve<Key> {
 
     /// Where waits that have lasted so long together are to be added.
     fn of(&mut self, key: Key, ns: u64) -> Option<&mut Tracked> {
-        let known = self.places.get(&key).copied();
-        if known.is_none() {
-            if !self.passed.is_empty() && self.passes_by(&key, ns) {
-                return self.other.as_mut();
-            }
-            if self.places.len() + 1 >= 2 * self.keep {
-                self.sift();
-            }
+        if let Some(place) = self.places.get(&key) {
+            return self.entries.get_mut(*place).map(|(_, tracked)| tracked);
         }
-        let place = known.unwrap_or(self.places.len());
-        if known.is_none() {
-            self.places.insert(key, place);
+        if !self.passed.is_empty() && self.passes_by(&key, ns) {
+            return self.other.as_mut();
         }
+        if self.places.len() + 1 >= 2 * self.keep {
+            self.sift();
+        }
+        let place = self.places.len();
+        self.places.insert(key, place);
         if place == self.entries.len() {
             self.entries.push((key, Tracked::default()));
         }

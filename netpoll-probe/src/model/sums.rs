@@ -237,7 +237,7 @@ impl Totals {
     /// Empty ones, for every wait of a recording.
     pub(super) fn of_many() -> Self {
         let phases = EnumMap::from_fn(|_| Histogram::dense());
-        Self { phases, after_ready: Histogram::dense(), ..Self::default() }
+        Self { sums: Sums::of_many(), phases, after_ready: Histogram::dense(), ..Self::default() }
     }
 
     /// Adds a wait to all but the sums that every group has.
@@ -266,6 +266,11 @@ impl Totals {
     /// Adds `other` to it.
     pub fn merge(&mut self, other: &Self) {
         self.sums.merge(&other.sums);
+        self.merge_but_sums(other);
+    }
+
+    /// Adds all of `other` but the sums that every group has.
+    pub(super) fn merge_but_sums(&mut self, other: &Self) {
         for (phase, histogram) in &other.phases {
             self.phases[phase].merge(histogram);
         }
