@@ -20,6 +20,7 @@ mod programs;
 pub mod reader;
 pub mod session;
 mod shared_array;
+mod shared_memory;
 pub mod support;
 pub mod trial;
 pub mod wait_buffers;

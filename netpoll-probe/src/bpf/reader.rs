@@ -2,16 +2,50 @@
 
 use std::{
     fmt, io,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
+    sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll},
 };
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{MapData, MapError, RingBuf};
+use rustix::{mm::ProtFlags, param::page_size};
 use tokio::io::{Interest, unix::AsyncFd};
+
+use super::shared_memory::SharedMemory;
 
 /// Hands out the ring's records. The programs wake it only when much is waiting, so who reads must also look by itself.
 pub struct RingReader {
     ring: RingBuf<MapData>,
+    positions: Positions,
+}
+
+/// How far the ring was read and written. `RingBuf` does not tell, and gives nothing when a record is still being written, as if it were the last.
+struct Positions {
+    /// A page for each, `struct bpf_ringbuf` from `consumer_pos` on (`kernel/bpf/ringbuf.c`).
+    pages: SharedMemory,
+}
+
+impl Positions {
+    fn map(ring: RawFd) -> Result<Self, MapError> {
+        // SAFETY: the ring's, which is open as long as it is used here.
+        let ring = unsafe { BorrowedFd::borrow_raw(ring) };
+        Ok(Self { pages: SharedMemory::map(ring, 2 * page_size(), ProtFlags::READ)? })
+    }
+
+    fn read(&self) -> u64 {
+        self.at(0)
+    }
+
+    fn written(&self) -> u64 {
+        self.at(page_size())
+    }
+
+    fn at(&self, offset: usize) -> u64 {
+        // SAFETY: inside the mapping.
+        let position = unsafe { self.pages.start().add(offset) };
+        // SAFETY: aligned; the kernel and `RingBuf` write it in one piece, too.
+        unsafe { AtomicU64::from_ptr(position.cast()) }.load(Ordering::Acquire)
+    }
 }
 
 /// The ring as something that tokio can wait for.
@@ -21,8 +55,9 @@ pub struct AsyncRing {
 }
 
 impl RingReader {
-    pub(super) fn new(ring: RingBuf<MapData>) -> Self {
-        Self { ring }
+    pub(super) fn new(ring: RingBuf<MapData>) -> Result<Self, MapError> {
+        let positions = Positions::map(ring.as_raw_fd())?;
+        Ok(Self { ring, positions })
     }
 
     /// Gives the next record to `to`, if one is waiting.
@@ -67,6 +102,18 @@ impl AsyncRing {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// How far it is written, in bytes since it was made; some of that may still be being written.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.fd.get_ref().positions.written()
+    }
+
+    /// How far it was read.
+    #[must_use]
+    pub fn read(&self) -> u64 {
+        self.fd.get_ref().positions.read()
     }
 
     /// [`RingReader::next`]

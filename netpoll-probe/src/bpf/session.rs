@@ -226,8 +226,8 @@ impl Session {
     /// When it was taken already.
     pub fn take_ring(&mut self) -> Result<RingReader, SessionError> {
         let map = self.ebpf.take_map("RING").ok_or(SessionError::Missing("map RING"))?;
-        let ring = RingBuf::try_from(map).map_err(|source| SessionError::Map { name: "RING", source })?;
-        Ok(RingReader::new(ring))
+        let failed = |source| SessionError::Map { name: "RING", source };
+        RingReader::new(RingBuf::try_from(map).map_err(failed)?).map_err(failed)
     }
 
     /// The buffers of waits; once.

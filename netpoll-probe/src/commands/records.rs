@@ -3,13 +3,18 @@
 use std::{
     io,
     task::{Context, Poll},
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::{own::now_ns, recording::event_loop};
 use crate::{
     bpf::{reader::AsyncRing, session::Session, wait_buffers::WaitBuffers},
     error::Failure,
-    event::{self, DecodeError, Event, order::Order},
+    event::{
+        self, DecodeError, Event,
+        order::{Order, Ring},
+    },
 };
 
 /// How far to read.
@@ -20,6 +25,10 @@ pub(super) enum Until {
     /// All that is there: for the last time.
     End,
 }
+
+/// How long the last reading waits for records that are still being written: longer than a CPU is taken from whoever writes one.
+const PATIENCE: Duration = Duration::from_millis(200);
+const LOOK_AGAIN: Duration = Duration::from_micros(200);
 
 /// The ring, and the buffers of waits.
 #[derive(Debug)]
@@ -44,20 +53,47 @@ impl Records {
     }
 
     /// Gives what was recorded to `to`.
-    pub(super) fn read(&mut self, until: Until, to: impl FnMut(Result<Event, DecodeError>)) {
+    pub(super) fn read(&mut self, until: Until, mut to: impl FnMut(Result<Event, DecodeError>)) {
         let Self { ring, wait_buffers, order, count } = self;
-        // The clock first, then the buffers, then the ring: see `Order`.
-        let until_ns = match until {
-            Until::Now => now_ns(),
-            Until::End => u64::MAX,
-        };
-        wait_buffers.take(order.waits_mut());
-        let next = || ring.next(|bytes| (bytes.len(), event::decode(bytes)));
-        *count += order.round(until_ns, next, to) as u64;
+        let given_up = Instant::now() + PATIENCE;
+        loop {
+            // The clock first, then the buffers, then the ring: see `Order`.
+            let until_ns = match until {
+                Until::Now => now_ns(),
+                Until::End => u64::MAX,
+            };
+            let mut ring = OneRound { written: ring.written(), ring };
+            wait_buffers.take(order.waits_mut());
+            *count += order.round(until_ns, &mut ring, &mut to) as u64;
+            if until == Until::Now || ring.is_read_up() || Instant::now() > given_up {
+                break;
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+        if until == Until::End {
+            *count += order.rest(to) as u64;
+        }
     }
 
     /// How many there were.
     pub(super) fn count(&self) -> u64 {
         self.count
+    }
+}
+
+/// The ring in one round.
+struct OneRound<'ring> {
+    ring: &'ring mut AsyncRing,
+    /// How far it was written when the round began.
+    written: u64,
+}
+
+impl Ring for OneRound<'_> {
+    fn next(&mut self) -> Option<(usize, Result<Event, DecodeError>)> {
+        self.ring.next(|bytes| (bytes.len(), event::decode(bytes)))
+    }
+
+    fn is_read_up(&self) -> bool {
+        self.ring.read() >= self.written
     }
 }

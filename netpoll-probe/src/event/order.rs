@@ -4,10 +4,20 @@
 //! enough: what a record follows from (a wait on the file that its fd had before, the first wait on its file, its stack) was handed over
 //! before its clock was read, so before that moment, and was there to be taken. The buffers' waits are in the order of their ends then. The
 //! ring's order, that of reserving, is kept, and it is merged by the times in it; what has none (stacks, names) comes as early as it is found.
+//! What stands behind a record that is still being written cannot be taken: waits that may follow from that are held.
 
 use netpoll_probe_common::{limit::RING_BYTES, record::WaitRecord};
 
 use super::{DecodeError, Event};
+
+/// Where the ring's records come from.
+pub trait Ring {
+    /// The next one, and how many bytes it has; none when there is none, or it is still being written.
+    fn next(&mut self) -> Option<(usize, Result<Event, DecodeError>)>;
+
+    /// Whether all was read that it had when the round began.
+    fn is_read_up(&self) -> bool;
+}
 
 /// What is held for the next round.
 #[derive(Debug, Default)]
@@ -26,12 +36,12 @@ impl Order {
         &mut self.waits
     }
 
-    /// Gives away what ended until `until_ns`. `ring` gives the ring's next record, and how many bytes it has. No more is read than it holds,
-    /// or a target that writes as fast as it is read would be read for ever. Returns how many records there were.
+    /// Gives away what ended until `until_ns`. No more is read than the ring holds, or a target that writes as fast as it is read would be read
+    /// for ever. Returns how many records there were.
     pub fn round(
         &mut self,
         until_ns: u64,
-        mut ring: impl FnMut() -> Option<(usize, Result<Event, DecodeError>)>,
+        ring: &mut impl Ring,
         mut to: impl FnMut(Result<Event, DecodeError>),
     ) -> usize {
         self.by_end.clear();
@@ -45,7 +55,7 @@ impl Order {
         let (mut given, mut bytes) = (0, 0);
         while bytes < RING_BYTES as usize {
             let held = self.next.take().map(|event| (0, Ok(event)));
-            let Some((length, event)) = held.or_else(&mut ring) else { break };
+            let Some((length, event)) = held.or_else(|| ring.next()) else { break };
             bytes += length;
             if let Some(at_ns) = event.as_ref().ok().and_then(Event::at_ns) {
                 if at_ns > until_ns {
@@ -60,13 +70,22 @@ impl Order {
             to(event);
             given += 1;
         }
-        while let Some(wait) = waits_until(until_ns) {
+        // What stands behind one that is newer is newer, too.
+        let all_was_there = self.next.is_some() || ring.is_read_up();
+        while all_was_there && let Some(wait) = waits_until(until_ns) {
             to(Ok(Event::Wait(*wait)));
             given += 1;
         }
         let held = waits.filter_map(|(_, at)| self.waits.get(*at).copied()).collect();
         self.waits = held;
         given
+    }
+
+    /// Gives away the waits that are held: for the last time. Returns how many there were.
+    pub fn rest(&mut self, mut to: impl FnMut(Result<Event, DecodeError>)) -> usize {
+        self.waits.sort_by_key(|wait| wait.end_ns);
+        let waits = self.waits.drain(..).map(|wait| to(Ok(Event::Wait(wait))));
+        waits.count()
     }
 }
 
