@@ -53,8 +53,8 @@ fn benchmark(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let mut symbolizer = Symbolizer::new(Arc::clone(&binary));
                 let mut tally = Tally::new(Filter::new(None, None, Vec::new()));
-                correlate(&recorded, |mut correlated| {
-                    tally.name(&mut correlated, &mut symbolizer, BIAS);
+                correlate(&recorded, |correlated| {
+                    tally.name(correlated, &mut symbolizer, BIAS);
                     tally.add(&mut correlated.wait, correlated.sent);
                 });
                 black_box(tally.builder.counts())
@@ -65,15 +65,15 @@ fn benchmark(criterion: &mut Criterion) {
 }
 
 /// Makes waits of records, as they are made where system calls show them.
-fn correlate(recorded: &[&[u8]], mut to: impl FnMut(Correlated)) {
+fn correlate(recorded: &[&[u8]], mut to: impl FnMut(&mut Correlated)) {
     let mut correlator = Correlator::by_syscalls(1);
     for bytes in recorded {
         correlator.push(event::decode(bytes).unwrap());
         if correlator.is_full() {
-            correlator.take_ready().for_each(&mut to);
+            correlator.take_ready(&mut to);
         }
     }
-    correlator.take_all().for_each(to);
+    correlator.take_all().for_each(|mut correlated| to(&mut correlated));
 }
 
 criterion_group!(benches, benchmark);

@@ -81,10 +81,10 @@ fn memory_does_not_depend_on_how_long_it_records() {
                 correlator.push(event::decode(bytes).unwrap());
             }
             stream.clear();
-            for mut correlated in correlator.take_ready() {
-                tally.name(&mut correlated, &mut symbolizer, BIAS);
+            correlator.take_ready(|correlated| {
+                tally.name(correlated, &mut symbolizer, BIAS);
                 tally.add(&mut correlated.wait, correlated.sent);
-            }
+            });
             let now_bytes = live_bytes(&stream);
             let most = if number < FULL { &mut full_bytes } else { &mut most_bytes };
             *most = now_bytes.max(*most);

@@ -25,13 +25,13 @@ impl Adder {
     /// Names a wait's stack, and adds it; those like it may be added up. `bias` is that of its process.
     pub(super) fn name(
         &mut self,
-        mut correlated: Correlated,
+        correlated: &mut Correlated,
         symbolizer: &mut Symbolizer,
         bias: u64,
         cells: &mut Cells,
     ) {
-        self.tally.name(&mut correlated, symbolizer, bias);
-        let Correlated { wait, sent, like, .. } = &mut correlated;
+        self.tally.name(correlated, symbolizer, bias);
+        let Correlated { wait, sent, like, .. } = correlated;
         self.add(wait, *sent);
         if let Some(like) = *like {
             cells.saw(like, wait, &self.tally);

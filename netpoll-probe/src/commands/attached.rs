@@ -312,7 +312,7 @@ impl Attached {
         let Some(member) = self.members.get(&tgid) else { return };
         let bias = member.process.load_bias();
         let Self { symbolizer, cells, .. } = self;
-        before.take_all().for_each(|correlated| to.name(correlated, symbolizer, bias, cells));
+        before.take_all().for_each(|mut correlated| to.name(&mut correlated, symbolizer, bias, cells));
     }
 
     /// Forgets what was in a process's memory before it ran another program at `at_ns`.

@@ -14,13 +14,15 @@ impl Member {
     /// Hands on the waits that need not be held back any longer.
     pub(super) fn take_ready(&mut self, symbolizer: &mut Symbolizer, cells: &mut Cells, to: &mut Adder) {
         let bias = self.process.load_bias();
-        self.correlator.take_ready().for_each(|correlated| to.name(correlated, symbolizer, bias, cells));
+        self.correlator.take_ready(|correlated| to.name(correlated, symbolizer, bias, cells));
     }
 
     /// Hands on all waits.
     pub(super) fn take_all(&mut self, symbolizer: &mut Symbolizer, cells: &mut Cells, to: &mut Adder) {
         let bias = self.process.load_bias();
-        self.correlator.take_all().for_each(|correlated| to.name(correlated, symbolizer, bias, cells));
+        self.correlator
+            .take_all()
+            .for_each(|mut correlated| to.name(&mut correlated, symbolizer, bias, cells));
     }
 }
 

@@ -1,6 +1,6 @@
 //! A process's open files → how it waits past the netpoller.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use netpoll_probe_common::record::FileRecord;
 
@@ -21,7 +21,7 @@ const LAST_STANDARD_FD: i32 = 2;
 pub fn blocking_sockets(
     pid: u32,
     files: &[FileRecord],
-    mut endpoint: impl FnMut(&FileRecord) -> Arc<Endpoint>,
+    mut endpoint: impl FnMut(&FileRecord) -> Rc<Endpoint>,
 ) -> Option<Bypass> {
     let blocking = files.iter().filter(|file| {
         file.file.mode & S_IFMT == S_IFSOCK && file.flags & O_NONBLOCK == 0 && file.file.fd > LAST_STANDARD_FD
@@ -68,9 +68,9 @@ mod tests {
         FileRecord { file, flags, ..FileRecord::new_zeroed() }
     }
 
-    fn nowhere() -> Arc<Endpoint> {
+    fn nowhere() -> Rc<Endpoint> {
         let direction = Direction::Unknown;
-        Arc::new(Endpoint { kind: Kind::Tcp, local: None, remote: None, direction })
+        Rc::new(Endpoint { kind: Kind::Tcp, local: None, remote: None, direction })
     }
 
     #[test]

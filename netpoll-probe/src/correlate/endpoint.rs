@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    rc::Rc,
     sync::Arc,
 };
 
@@ -43,7 +44,7 @@ type Names = (Option<Arc<str>>, Option<Arc<str>>);
 #[derive(Debug)]
 pub(super) struct Endpoints {
     /// By inode.
-    known: Recent<u64, (FileFacts, Arc<Endpoint>)>,
+    known: Recent<u64, (FileFacts, Rc<Endpoint>)>,
     /// By inode; as many as the programs believe are here.
     unix_names: Recent<u64, Names>,
     /// Local ports of this process's listeners. A port serves one purpose, so the address does not matter.
@@ -77,19 +78,19 @@ impl Endpoints {
     }
 
     /// The endpoint of a file.
-    pub(super) fn of(&mut self, file: &FileFacts, socket_state: u32) -> Arc<Endpoint> {
+    pub(super) fn of(&mut self, file: &FileFacts, socket_state: u32) -> Rc<Endpoint> {
         self.learn(file, socket_state);
         if file.family == AF_UNIX {
             // Used here too, or it would be forgotten while the programs believe that it is known.
             self.unix_names.get(file.inode, |_| ());
         }
         let known =
-            self.known.get(file.inode, |(facts, endpoint)| (facts == file).then(|| Arc::clone(endpoint)));
+            self.known.get(file.inode, |(facts, endpoint)| (facts == file).then(|| Rc::clone(endpoint)));
         if let Some(endpoint) = known.flatten() {
             return endpoint;
         }
-        let endpoint = Arc::new(self.make(file));
-        self.known.insert(file.inode, (*file, Arc::clone(&endpoint)));
+        let endpoint = Rc::new(self.make(file));
+        self.known.insert(file.inode, (*file, Rc::clone(&endpoint)));
         endpoint
     }
 

@@ -17,7 +17,7 @@ mod labels;
 mod recent;
 mod sent;
 
-use std::{collections::VecDeque, rc::Rc, sync::Arc};
+use std::{collections::VecDeque, rc::Rc};
 
 use foldhash::HashMap;
 use netpoll_probe_common::{
@@ -151,7 +151,7 @@ impl Correlator {
 
     /// Where a file leads to.
     #[must_use]
-    pub fn endpoint_of(&mut self, file: &FileRecord) -> Arc<Endpoint> {
+    pub fn endpoint_of(&mut self, file: &FileRecord) -> Rc<Endpoint> {
         self.endpoints.of(&file.file, file.socket_state)
     }
 
@@ -198,19 +198,23 @@ impl Correlator {
         !self.marked && self.held.len() >= AT_ONCE
     }
 
-    /// The waits that need not be held back any longer.
-    pub fn take_ready(&mut self) -> impl Iterator<Item = Correlated> {
-        let before_ns = if self.marked { self.newest_ns.saturating_sub(HOLD_NS) } else { u64::MAX };
-        std::iter::from_fn(move || {
-            let too_many = self.held.len() > HELD;
-            if !too_many && self.held.front()?.wait.clocks.end_ns >= before_ns {
-                return None;
-            }
+    /// Gives the waits away that need not be held back any longer.
+    pub fn take_ready(&mut self, mut to: impl FnMut(&mut Correlated)) {
+        if !self.marked {
+            // Where they stand: a wait is too long to be moved once more.
+            self.first += self.held.len() as u64;
+            self.held.iter_mut().for_each(to);
+            self.held.clear();
+            return;
+        }
+        let before_ns = self.newest_ns.saturating_sub(HOLD_NS);
+        while self.held.len() > HELD || self.held.front().is_some_and(|it| it.wait.clocks.end_ns < before_ns)
+        {
             self.first += 1;
-            let correlated = self.held.pop_front()?;
+            let Some(mut correlated) = self.held.pop_front() else { return };
             self.forget(&correlated.wait);
-            Some(correlated)
-        })
+            to(&mut correlated);
+        }
     }
 
     /// All waits that are held back.

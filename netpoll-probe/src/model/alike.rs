@@ -3,7 +3,7 @@
 //! A connection's waits mostly are: one goroutine waits on it, at one place in the code. In the tables each of them would be added up three
 //! times, for its stack and peer, for its goroutine and for its fd. What nothing like was seen of lately goes into the tables at once.
 
-use std::{hash::BuildHasher as _, sync::Arc};
+use std::{hash::BuildHasher as _, rc::Rc};
 
 use foldhash::fast::FixedState;
 
@@ -28,7 +28,7 @@ pub(super) struct Alike {
     /// What they add up to.
     pub(super) sums: Sums,
     /// Theirs: with role and fd it tells the peer.
-    endpoint: Arc<Endpoint>,
+    endpoint: Rc<Endpoint>,
     patience: u8,
 }
 
@@ -37,7 +37,7 @@ impl Alike {
         let wait = sample.wait;
         let mut sums = Sums::default();
         sums.add(sample);
-        let endpoint = Arc::clone(&wait.endpoint);
+        let endpoint = Rc::clone(&wait.endpoint);
         Self { keys: Keys::of(sample), idle: wait.idle, sums, endpoint, patience: PATIENCE }
     }
 
@@ -51,7 +51,7 @@ impl Alike {
             && cell.outcome == wait.outcome
             && self.idle == wait.idle
             // Of equal ones in two places they are not known to be alike, and need not be.
-            && Arc::ptr_eq(&self.endpoint, &wait.endpoint)
+            && Rc::ptr_eq(&self.endpoint, &wait.endpoint)
     }
 }
 

@@ -369,7 +369,7 @@ impl Class {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::rc::Rc;
 
     use super::*;
     use crate::model::{
@@ -488,7 +488,7 @@ mod tests {
             for _ in 0..40_000 {
                 let goid = first + next(700);
                 let (together_id, alone_id) = ids[goid as usize % ids.len()];
-                let endpoint = Arc::clone(&endpoints[next(2) as usize]);
+                let endpoint = Rc::clone(&endpoints[next(2) as usize]);
                 let outcome = if next(10) == 0 { Outcome::Timeout } else { Outcome::Ready };
                 let start = u64::from(next(1_000_000));
                 let wait = Wait {

@@ -1,6 +1,6 @@
 //! Waits and stacks for tests.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{
     stack::{Frame, Stack},
@@ -32,7 +32,7 @@ pub(crate) fn wait(start_ns: u64, end_ns: u64) -> Wait {
         idle: false,
         idle_ns: 0,
         role: Role::Read,
-        endpoint: Arc::new(Endpoint {
+        endpoint: Rc::new(Endpoint {
             kind: Kind::Unknown,
             local: None,
             remote: None,
@@ -45,14 +45,9 @@ pub(crate) fn wait(start_ns: u64, end_ns: u64) -> Wait {
 }
 
 /// A TCP connection.
-pub(crate) fn tcp(local: &str, remote: Option<&str>, direction: Direction) -> Arc<Endpoint> {
+pub(crate) fn tcp(local: &str, remote: Option<&str>, direction: Direction) -> Rc<Endpoint> {
     let address = |text: &str| text.parse().map(Address::Ip).expect("an address of a test");
-    Arc::new(Endpoint {
-        kind: Kind::Tcp,
-        local: Some(address(local)),
-        remote: remote.map(address),
-        direction,
-    })
+    Rc::new(Endpoint { kind: Kind::Tcp, local: Some(address(local)), remote: remote.map(address), direction })
 }
 
 /// A stack, leaf first, of functions with their file and line: `main.main main.go:12`.

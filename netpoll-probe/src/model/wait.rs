@@ -1,6 +1,6 @@
 //! One wait: a goroutine parked in Go's network poller, with its clocks, phases, outcome, socket and stack.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, rc::Rc, sync::Arc};
 
 use enum_map::Enum;
 use serde::{Deserialize, Serialize};
@@ -136,7 +136,7 @@ pub enum Address {
 }
 
 /// A goroutine's pprof labels, sorted by key.
-pub type Labels = Arc<[(Arc<str>, Arc<str>)]>;
+pub type Labels = Rc<[(Arc<str>, Arc<str>)]>;
 
 /// The file waited on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -230,7 +230,7 @@ pub struct Wait {
     /// What it was about to do.
     pub role: Role,
     /// The file.
-    pub endpoint: Arc<Endpoint>,
+    pub endpoint: Rc<Endpoint>,
     /// The user stack, leaf first; `None`: not known.
     pub stack: Option<StackId>,
     /// The goroutine's pprof labels; `None`: it has none.

@@ -2,7 +2,7 @@
 //! with idle keep-alives and an accept loop, and a few waits of every odd kind. The same in every run.
 
 use std::{
-    sync::Arc,
+    rc::Rc,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -202,7 +202,7 @@ fn database(shop: &mut Recording, count: u64, callers: &[&str], least_ns: u64) {
             goid: 100 + number % 37,
             tid: 4250,
             fd: 9 + i32::try_from(number % 4).expect("small"),
-            endpoint: Arc::clone(&database),
+            endpoint: Rc::clone(&database),
             stack: Some(stack),
             spurious: number % 300 == 7,
             labels: (number == 0).then(|| [("route".into(), "/user/{id}".into())].into()),
@@ -235,7 +235,7 @@ fn payments(shop: &mut Recording) {
         let peer_ns = shop.tail(2 * MS);
         let connecting = shop.ready(start_ns, peer_ns, KernelReadySource::StateChange);
         let start_ns = connecting.clocks.end_ns + 30 * US;
-        let shared = Wait { goid, tid: 4251, fd: 17, endpoint: Arc::clone(&endpoint), ..wait(0, 0) };
+        let shared = Wait { goid, tid: 4251, fd: 17, endpoint: Rc::clone(&endpoint), ..wait(0, 0) };
         shop.add(Wait {
             mode: Mode::Write,
             role: Role::Connect,
@@ -359,13 +359,13 @@ fn odd(shop: &mut Recording) {
     };
     let nameless = shop.stack(&[&READ[..1], &["[unknown: not in pclntab]"]]);
     let file = |kind, local: Option<Address>, remote: Option<Address>, direction| {
-        Arc::new(Endpoint { kind, local, remote, direction })
+        Rc::new(Endpoint { kind, local, remote, direction })
     };
     let path = |path: &str| Some(Address::Path(path.into()));
     let begin = BEGAN_NS + 5 * SECOND;
 
     let resolver = tcp("[fd00::1]:47001", Some("[fd00::53]:53"), Direction::Unknown);
-    let resolver = Arc::new(Endpoint { kind: Kind::Udp, ..(*resolver).clone() });
+    let resolver = Rc::new(Endpoint { kind: Kind::Udp, ..(*resolver).clone() });
     let asked = shop.ready(begin, 4 * MS, KernelReadySource::Callback);
     shop.add(Wait { goid: 901, fd: 30, endpoint: resolver, ..asked });
 

@@ -423,7 +423,7 @@ fn peer_name(group: &Group) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::rc::Rc;
 
     use super::*;
     use crate::model::{
@@ -537,7 +537,7 @@ mod tests {
                 "For 20 % of the time waited a clock was not seen",
             ],
         );
-        let nobody = Wait { endpoint: Arc::clone(&unseen.endpoint), ..ready(5, [100, 0, 0]) };
+        let nobody = Wait { endpoint: Rc::clone(&unseen.endpoint), ..ready(5, [100, 0, 0]) };
         assert_says(&[(9, nobody)], &["Whom app waited for is not known for 100 %"]);
     }
 
