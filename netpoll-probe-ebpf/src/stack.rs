@@ -157,18 +157,13 @@ fn is_whole(scratch: *mut Scratch<Walked>, user: scratch::User) -> bool {
     whole
 }
 
-/// Frames that one call of `bpf_loop`'s callback follows.
-const FRAMES_AT_ONCE: u64 = 4;
-
 /// The way through a copy of a stack. Those that begin as zero do not stand together: the compiler would make a call of it.
 struct Walk {
     /// The next address.
     pc: u64,
-    /// The number of the first frame that is followed next; those before came from elsewhere, or were followed.
-    first: u64,
-    frame_pointer: u64,
-    /// How many there are, with those.
+    /// How many frames there are so far.
     frames: u64,
+    frame_pointer: u64,
     /// Where the copy lies in the process.
     base: u64,
     /// 1: it goes on beyond the copy.
@@ -200,85 +195,33 @@ extern "C" fn walk_copy(leaf: *const Leaf) -> u64 {
     let hash = scratch::basis(leaf.target as u32);
     let mut walk = Walk {
         pc: leaf.pc,
+        frames: 0,
         frame_pointer: leaf.frame_pointer,
         base,
+        beyond: 0,
         copied_bytes,
         hash,
-        first: 0,
-        frames: 0,
-        beyond: 0,
     };
     if leaf.caller != IN_FRAME {
         // SAFETY: there is room for the first address, and the copy has a first word.
         unsafe {
             walked.cast::<u64>().write(walk.pc);
             walk.hash = scratch::fnv(walk.hash, walk.pc);
-            walk.first = 1;
+            walk.frames = 1;
             walk.pc = if leaf.caller == ON_TOP { copy.cast::<u64>().read() } else { leaf.caller };
         }
     }
-    let first = walk.first;
-    if first_frames(&mut walk, walked.cast(), first) {
-        walk.first = first + FIRST_FRAMES;
-        // SAFETY: the callback has the signature that the helper wants, and gets a context that outlives the loop.
-        unsafe {
-            bpf_loop(
-                STACK_FRAMES.div_ceil(FRAMES_AT_ONCE as usize) as u32,
-                next_frames as *mut c_void,
-                (&raw mut walk).cast(),
-                0,
-            );
-        }
-    }
+    // A loop that the verifier goes through frame by frame; by `bpf_loop` it would take a call for each.
+    while next_frame(&mut walk, walked.cast()) {}
     // SAFETY: as above.
     unsafe { (*walked).frames = walk.frames };
     if walk.beyond == 0 { walk.hash | 1 } else { 0 }
 }
 
-/// How many frames [`first_frames`] follows.
-const FIRST_FRAMES: u64 = 12;
-
-/// The first frames, from this number on, without a call for each few, and in registers: most stacks end here. Returns whether there are
-/// more. One by one: the compiler unrolls no loop of this size.
+/// The next frame. Returns whether there is one more to follow.
 #[inline(always)]
-fn first_frames(walk: &mut Walk, walked: *mut u8, first: u64) -> bool {
-    next_frame(walk, walked, first)
-        && next_frame(walk, walked, first + 1)
-        && next_frame(walk, walked, first + 2)
-        && next_frame(walk, walked, first + 3)
-        && next_frame(walk, walked, first + 4)
-        && next_frame(walk, walked, first + 5)
-        && next_frame(walk, walked, first + 6)
-        && next_frame(walk, walked, first + 7)
-        && next_frame(walk, walked, first + 8)
-        && next_frame(walk, walked, first + 9)
-        && next_frame(walk, walked, first + 10)
-        && next_frame(walk, walked, first + FIRST_FRAMES - 1)
-}
-
-/// Some frames: a callback of `bpf_loop`, which the verifier goes through once. A loop of the program itself it would go through frame by
-/// frame, for each way that leads to it.
-unsafe extern "C" fn next_frames(index: u64, walk: *mut c_void) -> i64 {
-    // SAFETY: `walk_copy` passes a Walk.
-    let walk = unsafe { &mut *walk.cast::<Walk>() };
-    let Some(scratch) = maps::STACK_SCRATCH.get_ptr_mut(0) else { return 1 };
-    // SAFETY: the scratch is this CPU's; see `hash`.
-    let walked = unsafe { (&raw mut (*scratch).value).cast::<u8>() };
-    // By the index, and not by a count of its own, whose values the verifier would go through.
-    let first = index * FRAMES_AT_ONCE + walk.first;
-    let mut at = 0;
-    while at < FRAMES_AT_ONCE {
-        if !next_frame(walk, walked, first + at) {
-            return 1;
-        }
-        at += 1;
-    }
-    0
-}
-
-/// The frame of this number. Returns whether the next one is to be followed.
-#[inline(always)]
-fn next_frame(walk: &mut Walk, walked: *mut u8, frame: u64) -> bool {
+fn next_frame(walk: &mut Walk, walked: *mut u8) -> bool {
+    let frame = walk.frames;
     if frame >= STACK_FRAMES as u64 {
         return false;
     }
