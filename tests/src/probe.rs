@@ -86,6 +86,28 @@ pub struct Recording {
     recording_ns: u64,
 }
 
+/// A program of the fixtures that is recorded.
+#[derive(Debug)]
+pub struct Watched {
+    /// The program.
+    pub target: Process,
+    /// What it printed when it was ready.
+    pub ready: String,
+    /// The recording, from then on.
+    pub recording: Recording,
+}
+
+impl Watched {
+    /// Starts it by a command, and attaches to it with further arguments once it has printed `READY`.
+    pub fn start(command: &mut Command, choices: &[&str], timeout: Duration) -> Result<Self> {
+        require_root()?;
+        let mut target = Process::spawn(command, Follow::Stdout)?;
+        let ready = target.wait_for_line("READY", timeout)?;
+        let recording = Recording::start(&executable()?, target.id(), choices, timeout)?;
+        Ok(Self { target, ready, recording })
+    }
+}
+
 /// A recording that is over.
 #[derive(Debug)]
 pub struct Recorded {

@@ -5,8 +5,7 @@ use std::{process::Command, time::Duration};
 use netpoll_probe_tests::{
     fixture::GoProgram,
     live,
-    probe::{self, Recording},
-    process::{Follow, Process},
+    probe::{self, Recording, Watched},
     record::{Mode, Record},
 };
 use serde_json::json;
@@ -16,14 +15,11 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 #[test]
 fn blocking_sockets_and_event_loops_are_named() {
     let _turn = live::turn();
-    probe::require_root().unwrap();
-    let program = GoProgram::new("bypass").build().unwrap();
-    let mut bypass = Process::spawn(&mut Command::new(program), Follow::Stdout).unwrap();
-    let ready = bypass.wait_for_line("READY", TIMEOUT).unwrap();
+    let mut command = Command::new(GoProgram::new("bypass").build().unwrap());
+    let Watched { target: bypass, ready, recording } =
+        Watched::start(&mut command, &["-d", "500ms"], TIMEOUT).unwrap();
     let words: Vec<&str> = ready.split(' ').collect();
     let [_, _, peer, fd, epfd] = words[..] else { panic!("{ready}") };
-    let recording =
-        Recording::start(&probe::executable().unwrap(), bypass.id(), &["-d", "500ms"], TIMEOUT).unwrap();
     let recorded = recording.wait(TIMEOUT).unwrap();
 
     let bypasses = recorded.summary["quality"]["bypasses"].as_array().unwrap();
@@ -47,7 +43,6 @@ fn calls_of_the_c_resolver_are_named() {
     /// In namespaces of its own, with its own DNS server, which thinks for 100 ms.
     const OWN_RESOLVER: &str = "ip link set lo up && mount --bind \"$1\" /etc/resolv.conf && exec \"$2\"";
     let _turn = live::turn();
-    probe::require_root().unwrap();
     let program = GoProgram { cgo: true, ..GoProgram::new("resolver") }.build().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let resolv_conf = folder.path().join("resolv.conf");
@@ -55,9 +50,7 @@ fn calls_of_the_c_resolver_are_named() {
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "--", "sh", "-c", OWN_RESOLVER, "sh"]).arg(&resolv_conf).arg(program);
     command.env("GODEBUG", "netdns=cgo");
-    let mut resolver = Process::spawn(&mut command, Follow::Stdout).unwrap();
-    resolver.wait_for_line("READY", TIMEOUT).unwrap();
-    let recording = Recording::start(&probe::executable().unwrap(), resolver.id(), &[], TIMEOUT).unwrap();
+    let Watched { target: mut resolver, recording, .. } = Watched::start(&mut command, &[], TIMEOUT).unwrap();
     resolver.tell("8").unwrap();
     let done = resolver.wait_for_line("DONE", TIMEOUT).unwrap();
     let recorded = recording.stop(TIMEOUT).unwrap();
@@ -93,13 +86,10 @@ fn an_ordinary_program_has_none() {
 fn fds_that_leave_the_netpoller_are_not_waited_on() {
     const TIMES: usize = 50;
     let _turn = live::turn();
-    probe::require_root().unwrap();
-    let program = GoProgram::new("reused").build().unwrap();
-    let mut reused = Process::spawn(&mut Command::new(program), Follow::Stdout).unwrap();
-    let ready = reused.wait_for_line("READY", TIMEOUT).unwrap();
+    let mut command = Command::new(GoProgram::new("reused").build().unwrap());
+    let Watched { target: mut reused, ready, recording } =
+        Watched::start(&mut command, &["--hooks", "syscalls"], TIMEOUT).unwrap();
     let goid: u64 = ready.split(' ').nth(2).unwrap().parse().unwrap();
-    let choices = ["--hooks", "syscalls"];
-    let recording = Recording::start(&probe::executable().unwrap(), reused.id(), &choices, TIMEOUT).unwrap();
     reused.tell(&TIMES.to_string()).unwrap();
     reused.wait_for_line("DONE", TIMEOUT).unwrap();
     let recorded = recording.stop(TIMEOUT).unwrap();

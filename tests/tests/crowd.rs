@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, process::Command, time::Duration};
 use netpoll_probe_tests::{
     fixture::GoProgram,
     live,
-    probe::{self, Recorded, Recording},
-    process::{Follow, Process},
+    probe::{Recorded, Watched},
     record::{Mode, Outcome, Record},
 };
 use serde_json::json;
@@ -96,12 +95,9 @@ fn told(record: &Record) -> String {
 }
 
 fn record() -> anyhow::Result<(Recorded, Directions)> {
-    probe::require_root()?;
-    let program = GoProgram::new("crowd").build()?;
-    let mut crowd = Process::spawn(&mut Command::new(program), Follow::Stdout)?;
-    crowd.wait_for_line("READY", TIMEOUT)?;
-    let hooks = ["--hooks", "syscalls"];
-    let recording = Recording::start(&probe::executable()?, crowd.id(), &hooks, TIMEOUT)?;
+    let mut command = Command::new(GoProgram::new("crowd").build()?);
+    let Watched { target: mut crowd, recording, .. } =
+        Watched::start(&mut command, &["--hooks", "syscalls"], TIMEOUT)?;
     crowd.tell("go")?;
     let done = crowd.wait_for_line("DONE ", TIMEOUT)?;
     let recorded = recording.stop(TIMEOUT)?;

@@ -2,13 +2,7 @@
 
 use std::{process::Command, time::Duration};
 
-use netpoll_probe_tests::{
-    fixture::GoProgram,
-    live,
-    probe::{self, Recording},
-    process::{Follow, Process},
-    record::Outcome,
-};
+use netpoll_probe_tests::{fixture::GoProgram, live, probe::Watched, record::Outcome};
 use serde_json::json;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -19,13 +13,9 @@ const WAITS: usize = 10;
 #[test]
 fn a_wait_whose_event_overtakes_its_deadline_is_seen() {
     let _turn = live::turn();
-    probe::require_root().unwrap();
-    let program = GoProgram::new("overtaken").build().unwrap();
-    let mut target = Process::spawn(&mut Command::new(program), Follow::Stdout).unwrap();
-    target.wait_for_line("READY", TIMEOUT).unwrap();
-    let recording =
-        Recording::start(&probe::executable().unwrap(), target.id(), &["--hooks", "syscalls"], TIMEOUT)
-            .unwrap();
+    let mut command = Command::new(GoProgram::new("overtaken").build().unwrap());
+    let Watched { mut target, recording, .. } =
+        Watched::start(&mut command, &["--hooks", "syscalls"], TIMEOUT).unwrap();
     target.tell(&WAITS.to_string()).unwrap();
     let done = target.wait_for_line("DONE ", TIMEOUT).unwrap();
     let timeouts: usize = done.trim_start_matches("DONE ").parse().unwrap();

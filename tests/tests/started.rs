@@ -5,8 +5,8 @@ use std::{path::Path, process::Command, time::Duration};
 use netpoll_probe_tests::{
     fixture::GoProgram,
     live::{self, Options},
-    probe::{self, Recorded, Recording},
-    process::{Follow, Process},
+    probe::{self, Recorded, Recording, Watched},
+    process::Follow,
     record::Record,
 };
 
@@ -89,17 +89,12 @@ fn generations(recorded: &Recorded, stdout: &str) -> Vec<(usize, usize)> {
 #[test]
 fn a_process_that_runs_another_program() {
     let _turn = live::turn();
-    probe::require_root().unwrap();
     let program = GoProgram { arguments: vec!["-buildmode=pie".to_owned()], ..GoProgram::new("again") }
         .build()
         .unwrap();
-    let mut again = Process::spawn(
-        Command::new(program).args(["-generations", "2", "-then", "/bin/sleep"]),
-        Follow::Stdout,
-    )
-    .unwrap();
-    again.wait_for_line("READY", TIMEOUT).unwrap();
-    let recording = Recording::start(&probe::executable().unwrap(), again.id(), &[], TIMEOUT).unwrap();
+    let mut command = Command::new(program);
+    command.args(["-generations", "2", "-then", "/bin/sleep"]);
+    let Watched { target: mut again, recording, .. } = Watched::start(&mut command, &[], TIMEOUT).unwrap();
     again.tell("go").unwrap();
     again.wait_for_line("GENERATION 2", TIMEOUT).unwrap();
     let stdout = again.output(Follow::Stdout);

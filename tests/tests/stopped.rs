@@ -3,12 +3,7 @@
 use std::{process::Command, time::Duration};
 
 use netpoll_probe_common::{limit::RING_OF_MANY_BYTES, record::WaitRecord, wait_buffer::records_of_each};
-use netpoll_probe_tests::{
-    fixture::GoProgram,
-    live,
-    probe::{self, Recording},
-    process::{Follow, Process},
-};
+use netpoll_probe_tests::{fixture::GoProgram, live, probe::Watched};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -28,15 +23,11 @@ const _: () = {
 #[test]
 fn waits_meanwhile_are_kept() {
     let _turn = live::turn();
-    probe::require_root().unwrap();
     let program = GoProgram::new("pingpong").build().unwrap();
-    let on_one_cpu = ["--cpu-list", "0"];
-    let mut target =
-        Process::spawn(Command::new("taskset").args(on_one_cpu).arg(program), Follow::Stdout).unwrap();
-    target.wait_for_line("READY", TIMEOUT).unwrap();
-    let recording =
-        Recording::start(&probe::executable().unwrap(), target.id(), &["--hooks", "syscalls"], TIMEOUT)
-            .unwrap();
+    let mut on_one_cpu = Command::new("taskset");
+    on_one_cpu.args(["--cpu-list", "0"]).arg(program);
+    let Watched { mut target, recording, .. } =
+        Watched::start(&mut on_one_cpu, &["--hooks", "syscalls"], TIMEOUT).unwrap();
     // So that it has the files and the stack by then.
     let mut waits = 0;
     for (times, stopped) in [(10, false), (TIMES, true), (10, false)] {

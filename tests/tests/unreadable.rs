@@ -6,8 +6,7 @@ use anyhow::Result;
 use netpoll_probe_tests::{
     fixture::GoProgram,
     live,
-    probe::{self, Recorded, Recording},
-    process::{Follow, Process},
+    probe::{Recorded, Watched},
     record::Outcome,
 };
 use serde_json::json;
@@ -18,10 +17,9 @@ const WAITS: usize = 40;
 
 /// A recording of the program's waits; `None`: one of its other threads came to the page while it was hidden, which ends it.
 fn attempt() -> Result<Option<Recorded>> {
-    let program = GoProgram::new("unreadable").build()?;
-    let mut target = Process::spawn(&mut Command::new(program), Follow::Stdout)?;
-    target.wait_for_line("READY", TIMEOUT)?;
-    let recording = Recording::start(&probe::executable()?, target.id(), &["--hooks", "syscalls"], TIMEOUT)?;
+    let mut command = Command::new(GoProgram::new("unreadable").build()?);
+    let Watched { mut target, recording, .. } =
+        Watched::start(&mut command, &["--hooks", "syscalls"], TIMEOUT)?;
     target.tell(&WAITS.to_string())?;
     if target.wait_for_line("DONE", TIMEOUT).is_err() {
         return Ok(None);
@@ -33,7 +31,6 @@ fn attempt() -> Result<Option<Recorded>> {
 #[test]
 fn waits_that_begin_while_their_poll_desc_cannot_be_read_are_seen() {
     let _turn = live::turn();
-    probe::require_root().unwrap();
     let recorded = (0..5).find_map(|_| attempt().unwrap()).expect("the program does not come through");
 
     let waits: Vec<_> = recorded
