@@ -55,23 +55,21 @@ impl Records {
     /// Gives what was recorded to `to`.
     pub(super) fn read(&mut self, until: Until, mut to: impl FnMut(Result<Event, DecodeError>)) {
         let Self { ring, wait_buffers, order, count } = self;
-        let given_up = Instant::now() + PATIENCE;
+        let patience_ends = Instant::now() + PATIENCE;
         loop {
             // The clock first, then the buffers, then the ring: see `Order`.
             let until_ns = match until {
                 Until::Now => now_ns(),
                 Until::End => u64::MAX,
             };
-            let mut ring = OneRound { written: ring.written(), ring };
+            let gives_up = until == Until::End && Instant::now() > patience_ends;
+            let mut ring = OneRound { written: ring.written(), gives_up, ring };
             wait_buffers.take(order.waits_mut());
             *count += order.round(until_ns, &mut ring, &mut to) as u64;
-            if until == Until::Now || ring.is_read_up() || Instant::now() > given_up {
+            if until == Until::Now || ring.is_read_up() {
                 break;
             }
             thread::sleep(LOOK_AGAIN);
-        }
-        if until == Until::End {
-            *count += order.rest(to) as u64;
         }
     }
 
@@ -86,6 +84,8 @@ struct OneRound<'ring> {
     ring: &'ring mut AsyncRing,
     /// How far it was written when the round began.
     written: u64,
+    /// Nothing is held any longer.
+    gives_up: bool,
 }
 
 impl Ring for OneRound<'_> {
@@ -94,6 +94,6 @@ impl Ring for OneRound<'_> {
     }
 
     fn is_read_up(&self) -> bool {
-        self.ring.read() >= self.written
+        self.gives_up || self.ring.read() >= self.written
     }
 }

@@ -15,7 +15,7 @@ pub trait Ring {
     /// The next one, and how many bytes it has; none when there is none, or it is still being written.
     fn next(&mut self) -> Option<(usize, Result<Event, DecodeError>)>;
 
-    /// Whether all was read that it had when the round began.
+    /// Whether all was read that it had when the round began, or the rest is waited for no longer.
     fn is_read_up(&self) -> bool;
 }
 
@@ -79,13 +79,6 @@ impl Order {
         let held = waits.filter_map(|(_, at)| self.waits.get(*at).copied()).collect();
         self.waits = held;
         given
-    }
-
-    /// Gives away the waits that are held: for the last time. Returns how many there were.
-    pub fn rest(&mut self, mut to: impl FnMut(Result<Event, DecodeError>)) -> usize {
-        self.waits.sort_by_key(|wait| wait.end_ns);
-        let waits = self.waits.drain(..).map(|wait| to(Ok(Event::Wait(wait))));
-        waits.count()
     }
 }
 
