@@ -1,7 +1,11 @@
-//! What user space tells the programs before they load. The kernel freezes it, so the verifier sees constants and
-//! drops the code that they switch off.
+//! What user space tells the programs before they load: it writes it into their instructions, so the verifier sees constants and drops the
+//! code that they switch off, and the processor finds them where it reads the program.
 
 use crate::limit::{POLL_DESC_BYTES, RUNTIME_STRUCT_BYTES};
+
+/// What a field of [`Config`] is in the programs until it is written there: the constant of a 64-bit load, whose upper half is this, and its
+/// lower half the field's offset.
+pub const HOLE: u32 = 0x6e70_7072;
 
 /// Forms of a goroutine's pprof labels.
 pub mod labels {
@@ -32,6 +36,8 @@ pub struct Config {
     pub wait_buffer_records: u32,
     /// Whether waits may be added up ([`crate::cell`]).
     pub may_add_up: u32,
+    /// Whether waits may be left out ([`crate::sampling`]).
+    pub may_leave_out: u32,
 
     /// `runtime.g.m`
     pub g_m: u32,
@@ -69,10 +75,6 @@ pub struct Config {
     pub tag_bits: u32,
     /// How far the word, without those bits, is shifted left to give the address.
     pub pd_align_bits: u32,
-    /// `sizeof(struct epoll_event)` of the target's machine: 12 on amd64, 16 on arm64.
-    pub epoll_event_bytes: u32,
-    /// `epoll_event.data`: 4 on amd64, 8 on arm64.
-    pub epoll_event_data: u32,
 
     /// `task_struct.files`
     pub task_files: u32,

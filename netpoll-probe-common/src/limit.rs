@@ -49,9 +49,6 @@ pub const FD_SLOTS: u32 = 1 << 14;
 /// recently used ones go first). A power of two.
 pub const SOCKETS: u32 = 1 << 16;
 
-/// Directions of fds whose state is kept where one load finds it: 65,536 fds, half a megabyte. A power of two.
-pub const FD_STATES: usize = 1 << 17;
-
 /// PollDescs whose fd is remembered (least recently used ones go first).
 pub const FDS: u32 = 1 << 16;
 

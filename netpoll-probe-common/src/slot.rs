@@ -55,6 +55,9 @@ impl PollDescSlot {
 
 const _: () = assert!(size_of::<PollDescSlot>() == 6 * 64);
 
+/// Of a wait that there never was ([`WaitSlot::g`]): where no `runtime.g` lies.
+pub const NO_G: u64 = 1;
+
 /// A connect has begun ([`WaitSlot::socket_state`]); `include/net/tcp_states.h`.
 pub const TCP_SYN_SENT: u32 = 2;
 
@@ -73,16 +76,16 @@ pub struct WaitSlot {
     pub kernel_ready_ns: u64,
     /// When the poller collected the event, 0: not yet.
     pub poll_ns: u64,
-    /// The last time that the poller collected an event of this direction, whether or not somebody waited.
+    /// The last time that the poller collected an event of this direction; where nobody waited, the first such time will do.
     pub last_poll_ns: u64,
-    /// The goroutine's `runtime.g`.
+    /// The goroutine's `runtime.g`; of the last one, if nobody waits; [`NO_G`]: nobody ever did, and nobody waits elsewhere; 0: not known.
     pub g: u64,
     /// The stack that the goroutine parked with, where that is seen; 0: not known.
     pub stack_hash: u64,
     /// `pollDesc.fdseq` at the start, cut to the bits of the epoll tag.
     pub tag: u32,
-    /// The file descriptor.
-    pub fd: i32,
+    /// When one last began, followed or not, in ticks of the kernel (the lower half of `jiffies`); kept where waits may be left out.
+    pub began_ticks: u32,
     /// [`crate::record::source`]
     pub kernel_ready_source: u8,
     /// [`crate::record::poller`]
@@ -126,7 +129,7 @@ pub struct FileFacts {
     pub inode: u64,
     /// `pollDesc.fdseq` when this was read.
     pub tag: u32,
-    /// The fd when this was read.
+    /// The fd that a wait last began on.
     pub fd: i32,
     /// 1 when the rest is valid.
     pub known: u32,
@@ -160,7 +163,7 @@ impl WaitSlot {
         g: 0,
         stack_hash: 0,
         tag: 0,
-        fd: 0,
+        began_ticks: 0,
         kernel_ready_source: 0,
         poller: 0,
         flags: 0,
@@ -210,11 +213,13 @@ pub struct SocketEntry {
     pub key: u64,
 }
 
-/// Where in the map `SOCKETS` a `struct sock` belongs: the highest bits of its address times 2^64 divided by the golden ratio, which
-/// spreads addresses that lie in equal steps.
+/// Where in the map `SOCKETS` a `struct sock` belongs, by the lower half of its address. Each has 1 KiB or more of the memory that it shares with
+/// its like (`struct kmem_cache`), so neighbours get places next to each other, on few lines and pages; the highest bits tell such memory
+/// from other.
 #[must_use]
 pub const fn socket_entry(sk: u64) -> u32 {
-    (sk.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - crate::limit::SOCKETS.trailing_zeros())) as u32
+    let lower_half = sk as u32;
+    (lower_half >> 10 ^ lower_half >> 26) & (crate::limit::SOCKETS - 1)
 }
 
 /// What is remembered of a thread, the value of the map `THREADS` (key: thread id).
@@ -235,8 +240,10 @@ pub struct ThreadSlot {
     pub thread: u32,
 }
 
-/// The place of a thread in the map `THREADS`.
+/// The place of a thread in the map `THREADS`. Threads of a process have numbers that follow each other, and run on CPUs that would take each
+/// other a cache line away: each is four places from the next one.
 #[must_use]
 pub const fn thread_entry(thread: u32) -> u32 {
-    thread & (crate::limit::THREADS - 1)
+    const BITS: u32 = crate::limit::THREADS.trailing_zeros();
+    (thread << 2 | (thread >> (BITS - 2) & 3)) & (crate::limit::THREADS - 1)
 }

@@ -79,7 +79,7 @@ pub fn add(slot: &mut PollDescSlot, how: How, start_ns: u64, end_ns: u64, sent_n
         stack_hash: wait.stack_hash,
         inode: facts.inode,
         tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
-        fd: wait.fd,
+        fd: facts.fd,
         kind: split.kind,
         reserved: 0,
     };

@@ -1,30 +1,29 @@
-//! The configuration that user space freezes before the programs load.
+//! The configuration, which user space writes into the instructions before the programs load.
 
-use aya_ebpf::Global;
-use netpoll_probe_common::config::Config;
+use core::arch::asm;
 
-/// Overwritten by user space, then frozen: the verifier treats its fields as constants.
-#[unsafe(no_mangle)]
-static CONFIG: Global<Config> = Global::new(ZERO);
+use netpoll_probe_common::config::HOLE;
 
-const ZERO: Config = {
-    // SAFETY: Config has integers only.
-    unsafe { core::mem::zeroed() }
-};
-
-/// One field of the configuration, as a `u64`.
+/// One field of the configuration, as a `u64`: a constant to the verifier and to the processor.
 macro_rules! config {
     ($field:ident) => {
-        $crate::config::load(core::mem::offset_of!(netpoll_probe_common::config::Config, $field))
+        $crate::config::load::<{ core::mem::offset_of!(netpoll_probe_common::config::Config, $field) }>()
     };
 }
 pub(crate) use config;
 
-/// Reads the field at `offset`. Only the macro above calls it. Volatile, because the compiler must not believe the
-/// zeroes that it sees.
+/// The field at an offset. Only the macro above calls it.
 #[inline(always)]
-pub fn load(offset: usize) -> u64 {
-    let fields = (&raw const CONFIG).cast::<u32>();
-    // SAFETY: the offset is that of a u32 field of CONFIG.
-    u64::from(unsafe { fields.byte_add(offset).read_volatile() })
+pub fn load<const OFFSET: usize>() -> u64 {
+    let value;
+    // SAFETY: it changes this register and nothing else.
+    unsafe {
+        asm!(
+            "{value} = {hole} ll",
+            value = lateout(reg) value,
+            hole = const (HOLE as u64) << 32 | OFFSET as u64,
+            options(pure, nomem, nostack),
+        );
+    }
+    value
 }

@@ -10,6 +10,7 @@ use netpoll_probe_common::{
 use crate::maps;
 
 /// Counts one failure.
+#[cold]
 #[inline(always)]
 pub fn count(counter: Counter) {
     if let Some(n) = maps::COUNTERS.get_ptr_mut(counter as u32) {

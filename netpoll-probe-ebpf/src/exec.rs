@@ -16,8 +16,8 @@ pub fn exec(old_pid: i32) {
     let Some(target) = target::current() else { return };
     let at_ns = now();
     forget_eventpoll(target);
-    let header = emit::header::<ExecRecord>(kind::EXEC, target.tgid);
-    let by_first_thread = u64::from(old_pid as u32 == target.tgid);
+    let header = emit::header::<ExecRecord>(kind::EXEC, target::tgid());
+    let by_first_thread = u64::from(old_pid as u32 == target::tgid());
     emit::record_now(ExecRecord { header, at_ns, by_first_thread }, Counter::RingFullExec);
 }
 

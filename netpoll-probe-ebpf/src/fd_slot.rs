@@ -7,7 +7,9 @@ use netpoll_probe_common::{
 
 use crate::{
     config::config,
-    emit, file, maps,
+    emit, file,
+    hint::seldom,
+    maps,
     poll::{decode, is_plain},
     polldesc, read, slots, wait,
 };
@@ -24,6 +26,7 @@ pub fn slot_of(key: u64, slot: *mut PollDescSlot) -> Option<(*mut PollDescSlot, 
         // SAFETY: as above.
         return Some((slot, unsafe { (*slot).file.tag }));
     }
+    seldom();
     let (fd, target) = of_slot_key(key);
     let data = find_event_data(fd, u64::from(target));
     if data == 0 {

@@ -8,7 +8,7 @@ use netpoll_probe_common::{
     slot::FileFacts,
 };
 
-use crate::{config::config, emit, maps, read, target};
+use crate::{config::config, emit, hint::seldom, maps, read, target};
 
 /// `S_IFMT` and `S_IFSOCK`, `include/uapi/linux/stat.h`.
 const S_IFMT: u16 = 0o170_000;
@@ -53,19 +53,28 @@ pub fn refresh(facts: &mut FileFacts, fd: i32, tag: u32, target: u32) -> bool {
     if facts.known == 1 && facts.fd == fd && facts.tag == tag && is_told_of_changes {
         return true;
     }
-    facts.known = 0;
-    let Some(file) = of_fd(fd as u64) else {
-        emit::count(Counter::ReadFile);
-        return false;
-    };
-    if fill(facts, file, target::tgid(), target).is_none() {
-        emit::count(Counter::ReadFile);
-        return false;
-    }
-    facts.fd = fd;
-    facts.tag = tag;
-    facts.known = 1;
+    seldom();
+    (facts.fd, facts.tag, facts.known) = (fd, tag, 0);
+    read_file(facts, u64::from(target));
     false
+}
+
+/// Looks at the file of `facts.fd`. A global function ([`crate`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn read_file(facts: *mut FileFacts, target: u64) -> u64 {
+    if facts.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's, in a slot; see wait::begin_wait for who else writes that.
+    let facts = unsafe { &mut *facts };
+    let file = of_fd(facts.fd as u64);
+    if file.and_then(|file| fill(facts, file, target::tgid(), target as u32)).is_none() {
+        emit::count(Counter::ReadFile);
+        return 0;
+    }
+    facts.known = 1;
+    1
 }
 
 /// What is not known of a file.

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use netpoll_probe_common::limit::RUNTIME_STRUCT_BYTES;
 
-use crate::{config::config, maps, read};
+use crate::{config::config, read, scratch::ThisCpu};
 
 /// `runtime.g.stack.hi` (`runtime/runtime2.go`: `stack` is the first field of `g`, in every version).
 pub const STACK_HI: u64 = 8;
@@ -67,12 +67,12 @@ pub fn p_of_scheduler(g: u64) -> Option<u64> {
 /// The first bytes of a struct, in the scratch.
 #[inline(always)]
 fn read_words(address: u64, bytes: u64) -> Option<*const u64> {
-    let scratch = maps::RUNTIME_STRUCT_SCRATCH.get_ptr_mut(0)?;
+    let scratch = ThisCpu::runtime_struct()?;
     // The mask changes nothing: user space has checked it. It shows the verifier a bound.
     let bytes = bytes as u32 & (2 * RUNTIME_STRUCT_BYTES as u32 - 1);
     // SAFETY: the scratch has twice the room; the helper checks the address.
     let failed = unsafe { bpf_probe_read_user(scratch.cast::<c_void>(), bytes, address as *const _) };
-    (failed == 0).then_some(scratch.cast_const().cast())
+    (failed == 0).then_some(scratch.cast_const())
 }
 
 /// The word at `offset` of what was read.

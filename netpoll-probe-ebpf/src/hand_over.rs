@@ -7,7 +7,7 @@ use netpoll_probe_common::{
     slot::PollDescSlot,
 };
 
-use crate::{cells::How, config::config, emit, maps, publish, wait};
+use crate::{cells::How, config::config, emit, hint::seldom, maps, publish, wait};
 
 /// Hands over a wait that has ended; with its file, if user space did not know that when it began: then whoever merges the records by their
 /// ends has the file first.
@@ -23,6 +23,7 @@ pub fn hand_over(slot: &mut PollDescSlot, how: How, start_ns: u64, now_ns: u64, 
     if has_buffer && put_in_buffer(slot, how, start_ns, now_ns, sent_ns) {
         return;
     }
+    seldom();
     if (!has_buffer || emit::has_room_for_many())
         && let Some(mut entry) = maps::RING.reserve::<WaitRecord>(0)
     {
@@ -34,6 +35,7 @@ pub fn hand_over(slot: &mut PollDescSlot, how: How, start_ns: u64, now_ns: u64, 
     }
 }
 
+#[cold]
 #[inline(always)]
 fn hand_over_with_file(slot: &mut PollDescSlot, how: How, start_ns: u64, now_ns: u64, sent_ns: u64) {
     let Some(mut entry) = maps::RING.reserve::<FirstWaitRecord>(0) else {
@@ -74,6 +76,7 @@ fn put_in_buffer(slot: &mut PollDescSlot, how: How, start_ns: u64, now_ns: u64, 
     }
     let half = u64::from(records / 2);
     if written & (half - 1) == half - 1 {
+        seldom();
         emit::wake();
     }
     true
@@ -93,7 +96,7 @@ unsafe fn fill(
     sent_ns: u64,
 ) {
     let thread = bpf_get_current_pid_tgid();
-    let pd = slot.pd;
+    let (pd, fd) = (slot.pd, slot.file.fd);
     let wait = wait::of(slot, how.mode());
     // SAFETY: the caller's; every field is written.
     unsafe {
@@ -109,7 +112,7 @@ unsafe fn fill(
         (*record).sent_ns = sent_ns;
         (*record).stack_hash = wait.stack_hash;
         (*record).labels_hash = wait.labels_hash;
-        (*record).fd = wait.fd;
+        (*record).fd = fd;
         (*record).tid = thread as u32;
         (*record).socket_state = wait.socket_state;
         (*record).flags = wait.flags & !flag::OF_SLOT;

@@ -26,11 +26,11 @@ mod config;
 mod emit;
 mod exec;
 mod fd_slot;
-mod fds;
 mod file;
 mod files;
 mod goroutine;
 mod hand_over;
+mod hint;
 mod labels;
 mod maps;
 mod poll;
@@ -115,7 +115,7 @@ pub fn broken_off(ctx: ProbeContext) -> u32 {
 /// `TP_PROTO(struct pt_regs *regs, long ret)`, `include/trace/events/syscalls.h`.
 #[btf_tracepoint(function = "sys_exit")]
 pub fn syscall_exit(ctx: BtfTracePointContext) -> u32 {
-    syscall::exit(&Syscall::returning(&ctx));
+    syscall::exit(Syscall::returning(&ctx));
     0
 }
 

@@ -10,8 +10,7 @@ use netpoll_probe_common::{
     counter::Counter,
     limit::{
         CELL_ENTRIES as CELL_ENTRY_COUNT, CONNECTS as CONNECT_COUNT, CROWDED_THREADS as CROWDED_THREAD_COUNT,
-        FD_STATES as FD_STATE_COUNT, FDS as FD_COUNT, LABEL_SETS, LABELS, POLL_SCRATCH_BYTES,
-        RESOLVES as RESOLVE_COUNT, RING_BYTES, RUNTIME_STRUCT_BYTES, SLOTS as SLOT_COUNT,
+        FDS as FD_COUNT, LABEL_SETS, LABELS, RESOLVES as RESOLVE_COUNT, RING_BYTES, SLOTS as SLOT_COUNT,
         SOCKETS as SOCKET_COUNT, STACKS, TARGETS as TARGET_COUNT, THREADS as THREAD_COUNT, UNIX_NAMES,
     },
     record::Label,
@@ -20,7 +19,7 @@ use netpoll_probe_common::{
     wait_buffer::{Cursors, Place},
 };
 
-use crate::{scratch::Scratch, stack::Walked};
+use crate::scratch::{Scratch, ThisCpu};
 
 /// Records for user space. When it is full a record is lost and counted.
 #[map]
@@ -71,10 +70,6 @@ pub static SOCKETS: Array<SocketEntry> = Array::with_max_entries(SOCKET_COUNT, 0
 #[map]
 pub static CROWDED_SOCKETS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(SOCKET_COUNT, 0);
 
-/// A socket's address, on its way to being a number.
-#[map]
-pub static SOCKET_ADDRESS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
-
 /// Hashes of stacks that user space has.
 #[map]
 pub static STACKS_SEEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(STACKS, 0);
@@ -117,10 +112,6 @@ pub static EVENTPOLL: Array<u64> = Array::with_max_entries(TARGET_COUNT, 0);
 #[map]
 pub static EVENTPOLLS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(TARGET_COUNT, 0);
 
-/// The state of the target's fds, by fd and direction ([`crate::fds`]).
-#[map]
-pub static FD_STATES: Array<[u32; FD_STATE_COUNT]> = Array::with_max_entries(1, 0);
-
 /// Which waits are followed. Written by user space.
 #[map]
 pub static SAMPLING: Array<Sampling> = Array::with_max_entries(1, 0);
@@ -142,21 +133,11 @@ pub static CELL_HISTOGRAMS: PerCpuArray<CellHistograms> = PerCpuArray::with_max_
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
-/// The event array of an `epoll_pwait`, while it is decoded.
-#[map]
-pub static POLL_EVENTS_SCRATCH: PerCpuArray<[u32; POLL_SCRATCH_BYTES / 4]> =
-    PerCpuArray::with_max_entries(1, 0);
-
 /// The pollDesc ([`slot_key`](netpoll_probe_common::slot::slot_key)) → its fd, where that is the key of its slot: for a pollDesc that cannot
 /// be read.
 #[map]
 pub static FDS: LruHashMap<u64, i32> = LruHashMap::with_max_entries(FD_COUNT, 0);
 
-/// A `runtime.g` or `runtime.m`, while its fields are taken.
+/// This CPU's memory for what is read of a process ([`crate::scratch`]). One map: what leads to its value is on one line then.
 #[map]
-pub static RUNTIME_STRUCT_SCRATCH: PerCpuArray<[u64; 2 * RUNTIME_STRUCT_BYTES / 8]> =
-    PerCpuArray::with_max_entries(1, 0);
-
-/// A stack while it is walked and hashed.
-#[map]
-pub static STACK_SCRATCH: PerCpuArray<Scratch<Walked>> = PerCpuArray::with_max_entries(1, 0);
+pub static SCRATCH: PerCpuArray<ThisCpu> = PerCpuArray::with_max_entries(1, 0);

@@ -15,13 +15,17 @@ use netpoll_probe_common::{
 
 use crate::{
     config::config,
-    emit, fd_slot, file, goroutine, maps, now,
+    emit, fd_slot, file, goroutine,
+    hint::{opaque, seldom},
+    maps, now,
     polldesc::{self, PollDesc, READ, WRITE},
     poller,
-    regs::{self, Syscall},
-    sampling, slots,
+    regs::{self, Syscall, epoll_event},
+    sampling,
+    scratch::ThisCpu,
+    slots,
     target::{self, Target},
-    ticks,
+    ticks, wait,
 };
 
 /// `EPOLLIN|EPOLLRDHUP|EPOLLHUP|EPOLLERR` and `EPOLLOUT|EPOLLHUP|EPOLLERR`: what wakes a reader and a writer
@@ -55,18 +59,23 @@ struct Poll {
 struct Event {
     pd: u64,
     tag: u32,
-    /// Not 0: it is one that wakes readers.
-    reads: u32,
-    /// Not 0: it is one that wakes writers.
-    writes: u32,
-    /// Not 0: what stands in the pollDesc was read.
-    is_read: u32,
+    /// `epoll_event.events`
+    events: u32,
+    /// What stands in the pollDesc, if that could be read and was of interest.
     desc: PollDesc,
+}
+
+impl Event {
+    /// Whether it wakes whoever waits in this direction.
+    #[inline(always)]
+    fn is_of(&self, mode: u64) -> bool {
+        self.events & if mode == READ { READ_EVENTS } else { WRITE_EVENTS } != 0
+    }
 }
 
 /// A thread of the target returns from `epoll_pwait`. A function of its own for its stack.
 #[inline(never)]
-pub fn exit(call: &Syscall, target: Target) {
+pub fn exit(call: Syscall, target: Target) {
     let count = call.result();
     let sleeps = call.argument::<3>() as i32 != 0;
     // Where tracepoints stand in for the callback, the sleeper's waking is kept, and so are calls that returned nothing.
@@ -90,9 +99,9 @@ pub fn exit(call: &Syscall, target: Target) {
     } else {
         count as usize
     } ^ nothing as usize;
-    let Some(scratch) = maps::POLL_EVENTS_SCRATCH.get_ptr_mut(0) else { return };
-    // The mask changes nothing; it shows the verifier a bound.
-    let bytes = (taken as u32 * config!(epoll_event_bytes) as u32) & (POLL_SCRATCH_BYTES as u32 - 1);
+    let Some(scratch) = ThisCpu::poll_events() else { return };
+    // The mask changes nothing; it shows the verifier a bound. Opaque, or the compiler sees that.
+    let bytes = opaque((taken * epoll_event::BYTES) as u64) as u32 & (POLL_SCRATCH_BYTES as u32 - 1);
     // SAFETY: bytes is less than the scratch's size. Tracepoint programs are not preempted, so it is ours.
     if unsafe { bpf_probe_read_user(scratch.cast(), bytes, call.argument::<1>() as *const _) } != 0 {
         emit::count(Counter::ReadPollEvents);
@@ -126,13 +135,13 @@ pub fn exit(call: &Syscall, target: Target) {
 unsafe extern "C" fn each_event(index: u64, poll: *mut c_void) -> i64 {
     // SAFETY: `exit` passes a Poll.
     let poll = unsafe { &mut *poll.cast::<Poll>() };
-    let Some(scratch) = maps::POLL_EVENTS_SCRATCH.get_ptr(0) else { return 1 };
+    let Some(scratch) = ThisCpu::poll_events() else { return 1 };
     // The mask changes nothing; it shows the verifier a bound.
-    let event = (index as usize & (POLL_EVENTS - 1)) * config!(epoll_event_bytes) as usize;
+    let event = (index as usize & (POLL_EVENTS - 1)) * epoll_event::BYTES;
     // SAFETY: an event has at most 16 bytes, so 128 of them fill half of the scratch; its fields are 4-byte aligned.
     let (events, low, high) = unsafe {
         let event = scratch.byte_add(event).cast::<u32>();
-        let data = event.byte_add(config!(epoll_event_data) as usize);
+        let data = event.byte_add(epoll_event::DATA);
         (event.read(), data.read(), data.add(1).read())
     };
     let data = u64::from(low) | u64::from(high) << 32;
@@ -140,19 +149,11 @@ unsafe extern "C" fn each_event(index: u64, poll: *mut c_void) -> i64 {
         return 0;
     }
     let (pd, tag) = decode(data);
-    let mut event = Event {
-        pd,
-        tag,
-        reads: events & READ_EVENTS,
-        writes: events & WRITE_EVENTS,
-        is_read: 0,
-        desc: PollDesc::NONE,
-    };
+    let mut event = Event { pd, tag, events, desc: PollDesc::NONE };
     // What the slot is found by.
     let mut of = pd;
     if config!(follow_syscalls) == 1 {
         if event.desc.read_into(pd) {
-            event.is_read = 1;
             of = event.desc.fd as u64;
         } else {
             emit::count(Counter::ReadAtPoll);
@@ -164,10 +165,10 @@ unsafe extern "C" fn each_event(index: u64, poll: *mut c_void) -> i64 {
     }
     let slot = slots::find(slot_key(of, poll.target as u32));
     let known = match slot {
-        Some(slot) => collect_event(slot, &event, poll),
+        Some(slot) => collect_event(slot, &event, poll, READ).max(collect_event(slot, &event, poll, WRITE)),
         None => seen::NOT,
     };
-    if known == seen::NOT && event.is_read != 0 && waits(&event) {
+    if known == seen::NOT && event.desc.is_known() && waits(&event) {
         (poll.unseen_fd, poll.unseen_pd) = (of, pd);
     }
     if known == seen::WAITED {
@@ -191,39 +192,37 @@ mod seen {
 fn waits(event: &Event) -> bool {
     let Event { desc, .. } = event;
     desc.tag == event.tag
-        && (event.reads != 0 && desc.is_waited_on(READ) || event.writes != 0 && desc.is_waited_on(WRITE))
+        && (event.is_of(READ) && desc.is_waited_on(READ) || event.is_of(WRITE) && desc.is_waited_on(WRITE))
 }
 
-/// The poller has an event for a pollDesc that has this slot. Returns [`seen`]. A global function ([`crate`]).
+/// The poller has an event for a pollDesc that has this slot: what it means for who waits in this direction. Returns [`seen`]. A global function
+/// ([`crate`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn collect_event(slot: *mut PollDescSlot, event: *const Event, poll: *const Poll) -> u64 {
+extern "C" fn collect_event(
+    slot: *mut PollDescSlot,
+    event: *const Event,
+    poll: *const Poll,
+    mode: u64,
+) -> u64 {
     if slot.is_null() || event.is_null() || poll.is_null() {
         return seen::NOT;
     }
     // SAFETY: the caller's; of the slot see wait::begin_wait for who else writes it.
     let (slot, event, poll) = unsafe { (&mut *slot, &*event, &*poll) };
     let &Event { pd, tag, ref desc, .. } = event;
-    let (reads, writes) = (event.reads != 0, event.writes != 0);
     if slot.pd != pd {
         return seen::NOT;
     }
-    let (mut reader, mut writer) = (true, true);
-    // The runtime has not handled the event yet, so whoever waits for it stands in the pollDesc.
-    if event.is_read != 0 {
-        if desc.tag != tag {
-            return seen::NOBODY;
-        }
-        if reads {
-            reader = is_for(&mut slot.read, event, READ, poll.now_ns);
-        }
-        if writes {
-            writer = is_for(&mut slot.write, event, WRITE, poll.now_ns);
-        }
+    let is_known = desc.is_known();
+    if is_known && desc.tag != tag {
+        return seen::NOBODY;
     }
-    let mut waited = reader && collect(&mut slot.read, reads, tag, poll);
-    waited |= writer && collect(&mut slot.write, writes, tag, poll);
-    if waited { seen::WAITED } else { seen::NOBODY }
+    let wait = wait::of(slot, mode);
+    let hit = event.is_of(mode);
+    // The runtime has not handled the event yet, so whoever waits for it stands in the pollDesc.
+    let is_for_it = !hit || !is_known || is_for(wait, event, mode, poll.now_ns);
+    if is_for_it && collect(wait, hit, tag, poll) { seen::WAITED } else { seen::NOBODY }
 }
 
 /// Whether an event is for the wait that is open, if one is: for a goroutine that parked. If it is not, the wait is left alone: without a poll
@@ -295,7 +294,9 @@ pub fn decode(data: u64) -> (u64, u32) {
 #[inline(always)]
 fn collect(wait: &mut WaitSlot, hit: bool, tag: u32, poll: &Poll) -> bool {
     if wait.start_ns == 0 || wait.tag != tag || wait.poll_ns != 0 {
-        if hit && wait.tag == tag {
+        // Where nobody waits, that there was one is enough: each event wakes writers, too, and other CPUs would read again what they know.
+        let is_news = wait.start_ns != 0 || wait.last_poll_ns == 0;
+        if hit && wait.tag == tag && is_news {
             wait.last_poll_ns = poll.now_ns;
         }
         return false;
@@ -337,9 +338,11 @@ fn learn_eventpoll(poll: &Poll) {
     let Some(known) = maps::EVENTPOLL.get_ptr_mut(target) else { return };
     // SAFETY: a map value; every writer writes the same.
     unsafe {
-        if *known == 0
-            && let Some(eventpoll) = file::eventpoll_of(poll.epfd)
-        {
+        if *known != 0 {
+            return;
+        }
+        seldom();
+        if let Some(eventpoll) = file::eventpoll_of(poll.epfd) {
             *known = eventpoll;
             let _ = maps::EVENTPOLLS.insert(&eventpoll, &target, 0);
         }

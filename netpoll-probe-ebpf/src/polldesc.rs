@@ -40,6 +40,12 @@ impl PollDesc {
     /// Not read yet.
     pub const NONE: Self = Self { fd: -1, tag: 0, info: 0, reserved: 0, rg: 0, wg: 0 };
 
+    /// Whether it was read.
+    #[inline(always)]
+    pub fn is_known(&self) -> bool {
+        self.fd != Self::NONE.fd
+    }
+
     /// Reads it at `address`.
     #[inline(always)]
     pub fn read(address: u64) -> Option<Self> {

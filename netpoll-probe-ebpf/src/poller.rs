@@ -5,7 +5,7 @@ use netpoll_probe_common::{
     slot::{ThreadSlot, thread_entry},
 };
 
-use crate::{goroutine, maps, regs::Syscall, target::Target};
+use crate::{goroutine, hint::seldom, maps, regs::Syscall, target::Target};
 
 /// `epoll_pwait` takes milliseconds.
 const NS_PER_MS: u64 = 1_000_000;
@@ -18,6 +18,7 @@ pub fn thread_slot(thread: u32) -> Option<*mut ThreadSlot> {
     if owner == thread {
         return Some(slot);
     }
+    seldom();
     if owner == 0 {
         // SAFETY: a map value, and nobody's. Of two threads that take it at once one does not find itself there the next time.
         unsafe { (&raw mut (*slot).thread).write_volatile(thread) };
@@ -52,7 +53,7 @@ pub fn left(slot: Option<*mut ThreadSlot>, now_ns: u64) -> (u64, u64) {
 /// The bound for what this call returned, from calls before. What this one left behind was not ready when it looked, which was after its
 /// waking.
 #[inline(always)]
-pub fn bound(call: &Syscall, waking_ns: u64, target: Target) -> u64 {
+pub fn bound(call: Syscall, waking_ns: u64, target: Target) -> u64 {
     let Some(last) = maps::LAST_POLL.get_ptr_mut(target.index) else { return 0 };
     // SAFETY: a map value. Two pollers at once may mix: then the bound is the older or the newer one, both true.
     unsafe {
@@ -75,7 +76,7 @@ pub fn last_bound(target: Target) -> u64 {
 /// Whether the thread's last waking may have been its own timeout: then what it collected came at some time on its way, or earlier, and
 /// not at the waking. The call began after the thread had left the one before.
 #[inline(always)]
-pub fn may_have_timed_out(left_ns: u64, waking_ns: u64, call: &Syscall) -> bool {
+pub fn may_have_timed_out(left_ns: u64, waking_ns: u64, call: Syscall) -> bool {
     let timeout_ms = call.argument::<3>() as i32;
     timeout_ms >= 0 && waking_ns >= left_ns + timeout_ms as u64 * NS_PER_MS
 }
@@ -83,11 +84,12 @@ pub fn may_have_timed_out(left_ns: u64, waking_ns: u64, call: &Syscall) -> bool 
 /// Who polls: with a timeout an M that may sleep; without, one that runs goroutines, or `sysmon`, which never holds a P. That a thread runs
 /// goroutines is remembered in its slot, which saves two reads; and between giving its P away and going to sleep it holds none, either.
 #[inline(always)]
-pub fn of(call: &Syscall, slot: Option<*mut ThreadSlot>) -> u8 {
+pub fn of(call: Syscall, slot: Option<*mut ThreadSlot>) -> u8 {
     let sleeps = call.argument::<3>() as i32 != 0;
     // SAFETY: a map value; only this thread touches this field.
     let is_known = slot.is_some_and(|slot| unsafe { (*slot).runs_goroutines } == 1);
     if !is_known {
+        seldom();
         if !sleeps {
             match goroutine::p_of_scheduler(call.g()) {
                 None => return poller::UNKNOWN,

@@ -152,12 +152,11 @@ pub fn waking(task: *const task_struct) {
 /// wait is on now.
 #[inline(always)]
 fn slot_of(sk: *const c_void) -> Option<&'static mut PollDescSlot> {
-    let sk = sockets::address(sk)?;
     let key = sockets::find(sk)?;
     let slot = slots::find(key)?;
     // SAFETY: a map value; see wait::begin_wait for who else writes it.
     let slot = unsafe { &mut *slot };
-    (slot.file.sk == sk).then_some(slot)
+    (slot.file.sk == sk as u64).then_some(slot)
 }
 
 #[inline(always)]

@@ -36,6 +36,6 @@ pub fn end(ctx: &ProbeContext) {
         emit::count(Counter::ReadTarget);
         return;
     };
-    let header = emit::header::<ResolveRecord>(kind::RESOLVE, target.tgid);
+    let header = emit::header::<ResolveRecord>(kind::RESOLVE, target::tgid());
     emit::record(ResolveRecord { header, goid, start_ns, end_ns }, Counter::RingFullResolve);
 }

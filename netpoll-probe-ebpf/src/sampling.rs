@@ -3,15 +3,16 @@
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use netpoll_probe_common::{counter::Counter, sampling::Sampling};
 
-use crate::{config::config, emit, maps};
+use crate::{config::config, emit, hint::seldom, maps};
 
-/// How many waits the one that begins now stands for; 0: it is not followed. `is_slow` tells whether its fd is.
+/// How many waits the one that begins now stands for, where some may be left out; 0: it is not followed. `is_slow`: its fd is.
 #[inline(always)]
-pub fn choose(is_slow: impl FnOnce() -> bool) -> u32 {
+pub fn choose(is_slow: bool) -> u32 {
     let one_in = current().map_or(1, |sampling| sampling.busy_one_in);
-    if one_in <= 1 || is_slow() {
+    if one_in <= 1 || is_slow {
         return 1;
     }
+    seldom();
     // SAFETY: the helper has no preconditions.
     if unsafe { bpf_get_prandom_u32() } as u32 & one_in.wrapping_sub(1) == 0 { one_in } else { 0 }
 }
@@ -20,15 +21,15 @@ pub fn choose(is_slow: impl FnOnce() -> bool) -> u32 {
 #[inline(always)]
 pub fn count_unless_sampled(counter: Counter) {
     // Once there were such waits they may be in the air for as long as they like.
-    if current().is_none_or(|sampling| sampling.busy_one_in == 0) {
+    if config!(may_leave_out) == 0 || current().is_none_or(|sampling| sampling.busy_one_in == 0) {
         emit::count(counter);
     }
 }
 
-/// Whether waits are added up.
+/// Whether waits are added up now, where they may be.
 #[inline(always)]
 pub fn adds_up() -> bool {
-    config!(may_add_up) == 1 && current().is_some_and(|sampling| sampling.adds_up != 0)
+    current().is_some_and(|sampling| sampling.adds_up != 0)
 }
 
 #[inline(always)]

@@ -6,7 +6,48 @@
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 
-use crate::config::config;
+use netpoll_probe_common::limit::{POLL_SCRATCH_BYTES, RUNTIME_STRUCT_BYTES};
+
+use crate::{config::config, maps, stack::Walked};
+
+/// What is read of a process in the way of a wait.
+#[repr(C)]
+pub struct ThisCpu {
+    /// A stack while it is walked and hashed.
+    stack: Scratch<Walked>,
+    /// A `runtime.g` or `runtime.m` while its fields are taken.
+    runtime_struct: [u64; 2 * RUNTIME_STRUCT_BYTES / 8],
+    /// The event array of an `epoll_pwait` while it is decoded.
+    poll_events: [u32; POLL_SCRATCH_BYTES / 4],
+}
+
+impl ThisCpu {
+    #[inline(always)]
+    fn get() -> Option<*mut Self> {
+        maps::SCRATCH.get_ptr_mut(0)
+    }
+
+    /// Room for a stack.
+    #[inline(always)]
+    pub fn stack() -> Option<*mut Scratch<Walked>> {
+        // SAFETY: a part of a map value, which nobody looks at here.
+        Some(unsafe { &raw mut (*Self::get()?).stack })
+    }
+
+    /// Room for twice [`RUNTIME_STRUCT_BYTES`], in words.
+    #[inline(always)]
+    pub fn runtime_struct() -> Option<*mut u64> {
+        // SAFETY: as above.
+        Some(unsafe { (&raw mut (*Self::get()?).runtime_struct).cast() })
+    }
+
+    /// Room for [`POLL_SCRATCH_BYTES`].
+    #[inline(always)]
+    pub fn poll_events() -> Option<*mut u32> {
+        // SAFETY: as above.
+        Some(unsafe { (&raw mut (*Self::get()?).poll_events).cast() })
+    }
+}
 
 /// A value that belongs to who used it last.
 #[repr(C)]

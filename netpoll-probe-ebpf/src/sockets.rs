@@ -1,30 +1,29 @@
 //! From a `struct sock` to the slot of whoever waits on it, for the socket tracepoints. They run for every socket of the machine, so what is
 //! none of the target's is told by one load.
 
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
 use netpoll_probe_common::slot::{SocketEntry, socket_entry};
 
-use crate::maps;
+use crate::{hint::seldom, maps};
 
-/// The address of a socket as a number: the verifier allows no other arithmetic with a typed pointer, so it goes through memory. `None`: an
-/// interrupt came in between, with a socket of its own.
+/// The lower half of an address, as a number. By assembler: to the verifier the result of a subtraction of 32 bits is one, of whatever it is
+/// (`kernel/bpf/verifier.c`, `adjust_ptr_min_max_vals`); no other arithmetic with a typed pointer is allowed.
 #[inline(always)]
-pub fn address(sk: *const c_void) -> Option<u64> {
-    let place = maps::SOCKET_ADDRESS.get_ptr_mut(0)?;
-    // SAFETY: a value of this CPU. Volatile, or the compiler keeps the pointer. Read twice, because it takes what is equal to the pointer for
-    // the pointer.
-    let (address, again) = unsafe {
-        place.write_volatile(sk as u64);
-        (place.read_volatile(), place.read_volatile())
-    };
-    (again == sk as u64).then_some(address)
+fn lower_half(sk: *const c_void) -> u64 {
+    let half: u64;
+    // SAFETY: it changes this register and nothing else.
+    unsafe {
+        asm!("w0 -= 0", inlateout("r0") sk as u64 => half, options(pure, nomem, nostack));
+    }
+    half
 }
 
 /// The key of the slot that was last waited on with this socket, or with one that had its address.
 #[inline(always)]
-pub fn find(sk: u64) -> Option<u64> {
-    let entry = maps::SOCKETS.get_ptr(socket_entry(sk))?;
+pub fn find(sk: *const c_void) -> Option<u64> {
+    let entry = maps::SOCKETS.get_ptr(socket_entry(lower_half(sk)))?;
+    let sk = sk as u64;
     // SAFETY: a map value. Another CPU may write it: whose key this is the slot tells.
     let SocketEntry { sk: owner, key } = unsafe { *entry };
     if owner == sk {
@@ -33,6 +32,7 @@ pub fn find(sk: u64) -> Option<u64> {
     if owner == 0 {
         return None;
     }
+    seldom();
     // SAFETY: the value is copied at once.
     unsafe { maps::CROWDED_SOCKETS.get(&sk) }.copied()
 }
@@ -46,6 +46,7 @@ pub fn index(sk: u64, key: u64) {
     if owner == sk && of == key {
         return;
     }
+    seldom();
     if owner != sk && owner != 0 {
         // Who was here may still be waited on.
         let _ = maps::CROWDED_SOCKETS.insert(&owner, &of, 0);

@@ -3,7 +3,7 @@
 //! A goroutine's stack is short and lies in one piece, so most are walked in one copy of their beginning. The kernel walks those that go
 //! on beyond it, which takes 2 µs more for a dozen frames (`wait_end`, Linux 6.18: 3.7 µs a run against 1.5).
 
-use core::{ffi::c_void, hint::black_box, mem::offset_of};
+use core::{ffi::c_void, mem::offset_of};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -18,9 +18,11 @@ use netpoll_probe_common::{
 };
 
 use crate::{
-    emit, goroutine, maps, read,
+    emit, goroutine,
+    hint::{opaque, seldom},
+    maps, read,
     regs::{self, Syscall},
-    scratch::{self, Scratch},
+    scratch::{self, Scratch, ThisCpu},
     target,
 };
 
@@ -80,7 +82,7 @@ pub fn hash_of_uprobe(ctx: &ProbeContext, target: u32) -> u64 {
 /// The same at a system call. The function that makes it has no frame, so its caller stands elsewhere. `last` is one that was handed over
 /// not long ago. A function of its own for its stack.
 #[inline(never)]
-pub fn hash_of_syscall(call: &Syscall, stack_hi: u64, last: u64, target: u32) -> u64 {
+pub fn hash_of_syscall(call: Syscall, stack_hi: u64, last: u64, target: u32) -> u64 {
     let leaf = Leaf {
         pc: call.instruction_pointer(),
         stack_hi,
@@ -94,12 +96,14 @@ pub fn hash_of_syscall(call: &Syscall, stack_hi: u64, last: u64, target: u32) ->
 
 #[inline(always)]
 fn hash(context: *mut c_void, leaf: &Leaf, last: u64) -> u64 {
-    let Some(scratch) = maps::STACK_SCRATCH.get_ptr_mut(0) else { return 0 };
+    let Some(scratch) = ThisCpu::stack() else { return 0 };
     let user = Scratch::take(scratch);
-    let mut hash = walk_copy(leaf);
+    // SAFETY: the scratch is this CPU's, and the program stays on its CPU; who preempts it is noticed.
+    let walked = unsafe { &raw mut (*scratch).value };
+    let mut hash = walk_copy(leaf, walked);
     if hash == 0 {
-        // SAFETY: the scratch is this CPU's, and the program stays on its CPU; who preempts it is noticed.
-        hash = walk_by_kernel(context, unsafe { &raw mut (*scratch).value }, leaf.target);
+        seldom();
+        hash = walk_by_kernel(context, walked, leaf.target);
     }
     if hash == 0 {
         emit::count(Counter::StackWalk);
@@ -108,6 +112,7 @@ fn hash(context: *mut c_void, leaf: &Leaf, last: u64) -> u64 {
     if hash == last {
         return if is_whole(scratch, user) { hash } else { 0 };
     }
+    seldom();
     hand_over_stack(hash, user.number())
 }
 
@@ -116,7 +121,7 @@ fn hash(context: *mut c_void, leaf: &Leaf, last: u64) -> u64 {
 #[inline(never)]
 extern "C" fn hand_over_stack(hash: u64, user: u64) -> u64 {
     let user = scratch::User::of(user);
-    let Some(scratch) = maps::STACK_SCRATCH.get_ptr_mut(0) else { return 0 };
+    let Some(scratch) = ThisCpu::stack() else { return 0 };
     // SAFETY: a lookup of a value that nobody reads.
     if unsafe { maps::STACKS_SEEN.get(&hash) }.is_some() {
         return if is_whole(scratch, user) { hash } else { 0 };
@@ -172,17 +177,16 @@ struct Walk {
     hash: u64,
 }
 
-/// Follows the frame pointers through a copy of the stack's beginning, into the scratch. Returns the hash; 0: the stack goes on beyond the
+/// Follows the frame pointers through a copy of the stack's beginning, into `walked`. Returns the hash; 0: the stack goes on beyond the
 /// copy, or cannot be read. A global function ([`crate`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn walk_copy(leaf: *const Leaf) -> u64 {
-    let Some(scratch) = maps::STACK_SCRATCH.get_ptr_mut(0) else { return 0 };
-    if leaf.is_null() {
+extern "C" fn walk_copy(leaf: *const Leaf, walked: *mut Walked) -> u64 {
+    if leaf.is_null() || walked.is_null() {
         return 0;
     }
-    // SAFETY: the caller's; the scratch is this CPU's (see `hash`).
-    let (leaf, walked) = unsafe { (&*leaf, &raw mut (*scratch).value) };
+    // SAFETY: the caller's.
+    let leaf = unsafe { &*leaf };
     let base = leaf.base;
     let copy = walked.cast::<u8>().wrapping_add(offset_of!(Walked, copy));
     // No more than there is of it: copying costs more than walking.
@@ -235,7 +239,7 @@ fn next_frame(walk: &mut Walk, walked: *mut u8) -> bool {
         return false;
     }
     // Opaque, or the compiler adds the parts to the pointer one by one, whose bounds the verifier does not see.
-    let offset = black_box(walk.frame_pointer.wrapping_sub(walk.base));
+    let offset = opaque(walk.frame_pointer.wrapping_sub(walk.base));
     if offset > STACK_COPY_BYTES as u64 - FRAME_BYTES
         || offset % 8 != 0
         || offset + FRAME_BYTES > walk.copied_bytes
@@ -276,7 +280,7 @@ fn walk_by_kernel(context: *mut c_void, walked: *mut Walked, target: u64) -> u64
 unsafe extern "C" fn each_pc(index: u64, hash: *mut c_void) -> i64 {
     // SAFETY: `walk_by_kernel` passes a u64.
     let hash = unsafe { &mut *hash.cast::<u64>() };
-    let Some(scratch) = maps::STACK_SCRATCH.get_ptr(0) else { return 1 };
+    let Some(scratch) = ThisCpu::stack() else { return 1 };
     // The mask changes nothing; it shows the verifier a bound.
     let frame = index as usize & (STACK_ROOM - 1);
     // SAFETY: less than there is room for.

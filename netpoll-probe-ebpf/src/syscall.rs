@@ -16,13 +16,13 @@ use netpoll_probe_common::{
 
 use crate::{
     config::config,
-    emit, fd_slot,
-    fds::FdState,
+    emit, fd_slot, file,
     goroutine::{self, Goroutine},
+    hint::seldom,
     labels, maps, now, poll,
     polldesc::{PollDesc, READ, WRITE},
     regs::{Syscall, number},
-    sampling, slots, stack,
+    slots, stack,
     target::{self, Target},
     ticks,
     wait::{self, Parking},
@@ -81,16 +81,21 @@ struct Request {
     /// The `runtime.g` that made it.
     g: u64,
     /// The direction.
-    mode: u64,
+    mode: u32,
     /// Not 0: the goroutine will wait.
     again: u32,
     /// How many waits the one that begins stands for; 0: none begins that is followed.
     stands_for: u32,
     /// Not 0: it has registered the fd, and said nothing of a wait before.
-    registers: u64,
+    registers: u32,
 }
 
 impl Request {
+    #[inline(always)]
+    fn mode(&self) -> u64 {
+        u64::from(self.mode)
+    }
+
     #[inline(always)]
     fn fd(&self) -> i32 {
         of_slot_key(self.key).0 as i32
@@ -105,7 +110,7 @@ impl Request {
 
 /// A system call of any thread of the machine returns.
 #[inline(always)]
-pub fn exit(call: &Syscall) {
+pub fn exit(call: Syscall) {
     let number = call.number() as usize;
     if number >= number::BOUND {
         return;
@@ -122,16 +127,26 @@ pub fn exit(call: &Syscall) {
         _ if config!(follow_syscalls) == 0 => {}
         kind::CONNECT => connecting(call, target),
         kind::CLOSE => fd_slot::was_closed(slot_key(u64::from(call.argument::<0>() as u32), target.index)),
+        _ if concerns_nobody(call, target, kind) => {}
         _ => follow(call, target, kind),
     }
 }
 
-/// One that may begin or end a wait.
+/// Most of a server's writes: nobody is in a wait that it may end, and it begins none. Asked before anything is called.
 #[inline(always)]
-fn follow(call: &Syscall, target: Target, kind: u8) {
+fn concerns_nobody(call: Syscall, target: Target, kind: u8) -> bool {
+    let is_plain = kind != kind::SPLICE && kind != kind::REGISTER;
+    let key = slot_key(u64::from(call.argument::<0>() as u32), target.index);
+    is_plain && call.result() != -EAGAIN && slots::has_nobody(key, u64::from(kind))
+}
+
+/// One that may begin or end a wait. A function of its own, so that those that do not need no stack.
+#[inline(never)]
+fn follow(call: Syscall, target: Target, kind: u8) {
     let (mut fd, mut mode) = (call.argument::<0>() as i32, u64::from(kind));
     let (mut again, mut registers) = (u32::from(call.result() == -EAGAIN), 0);
     if kind == kind::SPLICE {
+        seldom();
         // The pipe is not in the netpoller.
         if fd_slot::find_event_data(fd as u64, u64::from(target.index)) != 0 {
             mode = READ;
@@ -139,21 +154,28 @@ fn follow(call: &Syscall, target: Target, kind: u8) {
             (fd, mode) = (call.argument::<2>() as i32, WRITE);
         }
     } else if kind == kind::REGISTER {
+        seldom();
         let Some(registered) = registered(call, target) else { return };
         (fd, mode, again, registers) = (registered, WRITE, 1, 1);
     }
-    // Most of a server's writes. Asked before anything is called.
-    if again == 0 && FdState::of(fd, mode).is_some_and(|state| state.has_nobody()) {
-        return;
-    }
     let key = slot_key(fd as u64, target.index);
-    let mut request = Request { key, g: call.g(), mode, again, stands_for: 0, registers };
-    if again == 0 || is_of_interest(&mut request) != 0 {
+    let mut request = Request { key, g: call.g(), mode: mode as u32, again, stands_for: 0, registers };
+    if again == 0 || begins(&mut request) {
         look_up(call, &request);
     }
 }
 
-/// Whether the wait that begins is followed, or another one may end; and how many it stands for. A global function ([`crate`]).
+/// The goroutine will wait. Whether that is followed, or another wait may end; and how many it stands for.
+#[inline(always)]
+fn begins(request: &mut Request) -> bool {
+    if config!(may_leave_out) == 1 {
+        return is_of_interest(request) != 0;
+    }
+    request.stands_for = 1;
+    true
+}
+
+/// The same where waits may be left out. A global function ([`crate`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn is_of_interest(request: *mut Request) -> u64 {
@@ -162,21 +184,12 @@ extern "C" fn is_of_interest(request: *mut Request) -> u64 {
     }
     // SAFETY: the caller's.
     let request = unsafe { &mut *request };
-    let state = FdState::of(request.fd(), request.mode);
-    request.stands_for =
-        sampling::choose(|| state.as_ref().map_or_else(|| is_slow(request), FdState::is_slow));
-    let Some(state) = state else { return 1 };
-    let is_of_interest = request.stands_for != 0 || !state.has_nobody();
-    state.begins(is_of_interest);
-    u64::from(is_of_interest)
-}
-
-/// Whether nothing came on the fd for a while, where no state is kept of it.
-#[inline(always)]
-fn is_slow(request: &Request) -> bool {
-    let Some(slot) = slots::find(request.key) else { return true };
-    // SAFETY: see wait::begin_wait for who else writes it.
-    wait::is_slow(wait::of(unsafe { &mut *slot }, request.mode), now())
+    request.stands_for = match slots::find(request.key) {
+        // SAFETY: see wait::begin_wait for who else writes it.
+        Some(slot) => wait::choose(wait::of(unsafe { &mut *slot }, request.mode())),
+        None => 1,
+    };
+    u64::from(request.stands_for != 0 || !slots::has_nobody(request.key, request.mode()))
 }
 
 /// What a system call meant for a wait.
@@ -191,7 +204,7 @@ mod then {
 
 /// A system call that ends a wait, or begins one that is followed.
 #[inline(always)]
-fn look_up(call: &Syscall, request: &Request) {
+fn look_up(call: Syscall, request: &Request) {
     let slot = slots::find(request.key);
     let then = match slot {
         Some(slot) if request.registers == 0 => end_if_over(slot, request),
@@ -199,10 +212,8 @@ fn look_up(call: &Syscall, request: &Request) {
     };
     if request.stands_for != 0 {
         begin(call, request, slot.unwrap_or(core::ptr::null_mut()));
-    } else if then != then::OPEN
-        && let Some(state) = FdState::of(request.fd(), request.mode)
-    {
-        state.ends();
+    } else if then == then::NOBODY {
+        slots::know_nobody(request.key, slot, request.mode());
     }
 }
 
@@ -215,7 +226,8 @@ extern "C" fn end_if_over(slot: *mut PollDescSlot, request: *const Request) -> u
     }
     // SAFETY: the caller's; of the slot see wait::begin_wait.
     let (slot, request) = unsafe { (&mut *slot, &*request) };
-    let &Request { mode, again, g, .. } = request;
+    let &Request { again, g, .. } = request;
+    let mode = request.mode();
     let pd = slot.pd;
     let wait = wait::of(slot, mode);
     if wait.start_ns == 0 {
@@ -225,12 +237,14 @@ extern "C" fn end_if_over(slot: *mut PollDescSlot, request: *const Request) -> u
         return then::OPEN;
     }
     let has_parked = if wait.flags & flag::RAN_THEN != 0 {
+        seldom();
         // Told EAGAIN once more, it rather tried again by itself; and if the event still stands in the pollDesc, it never waited for it.
         again == 0 && !ticks::has_run_on(wait) && !is_ready(pd, mode)
     } else {
         wait.poll_ns != 0 || wait.flags & flag::STARTED_BEFORE != 0
     };
     if !has_parked {
+        seldom();
         wait::set_start(wait, 0);
         return then::NOBODY;
     }
@@ -238,6 +252,7 @@ extern "C" fn end_if_over(slot: *mut PollDescSlot, request: *const Request) -> u
         wait.flags |= flag::SPURIOUS;
     }
     if wait.goid == 0 {
+        seldom();
         // It could not be read when the wait began.
         wait.goid = goroutine::id_of(g).unwrap_or(0);
         wait.labels_hash = labels::hash(labels::of(g), request.target());
@@ -259,26 +274,29 @@ fn is_ready(pd: u64, mode: u64) -> bool {
 /// The goroutine was told to come again: it is about to park. `slot` is what the fd had the last time, or null. A function of its own for
 /// its stack.
 #[inline(never)]
-fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot) {
-    let &Request { key, g, mode, stands_for, registers, .. } = request;
+fn begin(call: Syscall, request: &Request, slot: *mut PollDescSlot) {
+    let now_ns = now();
+    let &Request { key, g, stands_for, registers, .. } = request;
+    let mode = request.mode();
     let Some((slot, tag)) = fd_slot::slot_of(key, slot) else { return };
+    // SAFETY: see wait::begin_wait for who else writes it.
+    let slot = unsafe { &mut *slot };
+    let is_same_file = u32::from(file::refresh(&mut slot.file, request.fd(), tag, request.target()));
     let Goroutine { goid, labels, stack_hi } = Goroutine::read(g).unwrap_or(Goroutine::UNREADABLE);
     let parking = Parking {
         key,
         g,
         goid,
         mode,
-        now_ns: now(),
+        now_ns,
         stands_for,
-        registers: registers as u32,
-        fd: request.fd(),
+        registers,
         tag,
         // Then it will not park, and is no wait.
         is_ready: 0,
+        is_same_file,
     };
     wait::begin_wait(slot, &parking);
-    // SAFETY: see wait::begin_wait for who else writes it.
-    let slot = unsafe { &mut *slot };
     // Not written again and again: another CPU reads the line when it stamps the wait.
     if slot.is_current != slot.file.known {
         slot.is_current = slot.file.known;
@@ -290,7 +308,7 @@ fn begin(call: &Syscall, request: &Request, slot: *mut PollDescSlot) {
 
 /// A connect may have begun. Go registers the fd afterwards, and then waits.
 #[inline(always)]
-fn connecting(call: &Syscall, target: Target) {
+fn connecting(call: Syscall, target: Target) {
     let fd = call.argument::<0>() as u32;
     if call.result() == -EINPROGRESS
         && maps::CONNECTS.insert(&slot_key(call.g(), target.index), &fd, 0).is_err()
@@ -301,7 +319,7 @@ fn connecting(call: &Syscall, target: Target) {
 
 /// An fd was registered. Returns it if the goroutine is connecting it: it waits for it now.
 #[inline(always)]
-fn registered(call: &Syscall, target: Target) -> Option<i32> {
+fn registered(call: Syscall, target: Target) -> Option<i32> {
     if call.result() != 0 || call.argument::<1>() != EPOLL_CTL_ADD {
         return None;
     }

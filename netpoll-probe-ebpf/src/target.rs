@@ -7,8 +7,6 @@ use crate::{config::config, maps};
 /// One target process.
 #[derive(Clone, Copy)]
 pub struct Target {
-    /// Its thread group.
-    pub tgid: u32,
     /// Its number among the targets of this session.
     pub index: u32,
     /// The current thread's id, in the initial PID namespace.
@@ -20,7 +18,7 @@ pub struct Target {
 pub fn current() -> Option<Target> {
     let both = bpf_get_current_pid_tgid();
     let (tgid, thread) = ((both >> 32) as u32, both as u32);
-    Some(Target { tgid, index: index_of(tgid)?, thread })
+    Some(Target { index: index_of(tgid)?, thread })
 }
 
 /// The current task's thread group.

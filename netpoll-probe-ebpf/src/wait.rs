@@ -1,20 +1,22 @@
 //! Start and end of a wait, whoever saw them: uprobes in `runtime_pollWait` here, or system calls ([`crate::syscall`]).
 
-use core::{hint::black_box, mem::offset_of};
+use core::mem::offset_of;
 
-use aya_ebpf::programs::ProbeContext;
+use aya_ebpf::{helpers::generated::bpf_jiffies64, programs::ProbeContext};
 use aya_log_ebpf::debug;
 use netpoll_probe_common::{
     counter::Counter,
     record::{SpuriousRecord, flag, kind, outcome, poller, source},
     sampling::SLOW_AFTER_NS,
-    slot::{FileFacts, PollDescSlot, WaitSlot, of_slot_key, slot_key},
+    slot::{FileFacts, PollDescSlot, WaitSlot, slot_key},
 };
 
 use crate::{
     cells,
     config::config,
-    emit, file, goroutine, hand_over, labels, now,
+    emit, file, goroutine, hand_over,
+    hint::{opaque, seldom},
+    labels, now,
     polldesc::{PollDesc, READ, WRITE},
     read, regs, sampling, slots, sockets, stack,
     target::{self, Target},
@@ -38,12 +40,12 @@ pub struct Parking {
     pub stands_for: u32,
     /// Not 0: it has just registered the fd.
     pub registers: u32,
-    /// The fd that it waits on.
-    pub fd: i32,
     /// The tag of its pollDesc.
     pub tag: u32,
     /// Not 0: an event was collected that nobody has waited for.
-    pub is_ready: u64,
+    pub is_ready: u32,
+    /// Not 0: what the slot knows of the file was read for an earlier wait.
+    pub is_same_file: u32,
 }
 
 /// A uprobe: a goroutine is about to park; `argument_0` is its pollDesc, `argument_1` the mode.
@@ -78,22 +80,26 @@ fn try_start(ctx: &ProbeContext, now_ns: u64, target: Target) -> Option<()> {
         emit::count(Counter::StartWithoutEnd);
     }
     if wait.last_g == g {
-        report_spurious(wait, pd, goid, now_ns, mode, target);
+        report_spurious(wait, pd, goid, now_ns, mode);
     }
     wait.last_g = 0;
-    let stands_for = sampling::choose(|| is_slow(wait, now_ns));
+    let stands_for = choose(wait);
     if stands_for == 0 {
         set_start(wait, 0);
         return Some(());
     }
     slot.pd = pd;
-    let (fd, tag, is_ready) = (desc.fd, desc.tag, u64::from(desc.is_ready(mode)));
-    begin_wait(slot, &Parking { key, g, goid, mode, now_ns, stands_for, registers: 0, fd, tag, is_ready });
+    let is_same_file = u32::from(file::refresh(&mut slot.file, desc.fd, desc.tag, target.index));
+    let (tag, is_ready) = (desc.tag, u32::from(desc.is_ready(mode)));
+    begin_wait(
+        slot,
+        &Parking { key, g, goid, mode, now_ns, stands_for, registers: 0, tag, is_ready, is_same_file },
+    );
     debug!(ctx, "goroutine {} waits on fd {}, mode {}", goid, desc.fd, mode);
     Some(())
 }
 
-/// Fills the slot's part of a wait that begins. A global function ([`crate`]).
+/// Fills the slot's part of a wait that begins, on a file that is known. A global function ([`crate`]).
 ///
 /// `slot` is a value of the map, which lives as long as the program. One goroutine at a time waits on a pollDesc in one direction, so
 /// only polls and stamps on other CPUs touch the same wait, and they do nothing while `start_ns` is 0.
@@ -105,9 +111,10 @@ pub extern "C" fn begin_wait(slot: *mut PollDescSlot, parking: *const Parking) -
     }
     // SAFETY: the callers'; of the slot see above.
     let (slot, parking) = unsafe { (&mut *slot, &*parking) };
-    let &Parking { key, g, goid, mode, now_ns, stands_for, registers, fd, tag, is_ready } = parking;
-    let is_same_file = file::refresh(&mut slot.file, fd, tag, of_slot_key(key).1);
+    let &Parking { key, g, goid, mode, now_ns, stands_for, registers, tag, is_ready, is_same_file } = parking;
+    let is_same_file = is_same_file != 0;
     if !is_same_file {
+        seldom();
         slot.is_told = 0;
     }
     let is_told = slot.is_told;
@@ -117,13 +124,13 @@ pub extern "C" fn begin_wait(slot: *mut PollDescSlot, parking: *const Parking) -
     set_start(wait, 0);
     wait.g = g;
     wait.goid = goid;
-    wait.fd = fd;
     wait.stands_for = stands_for;
     // Of a reader's socket the state matters once: whether it listens.
     if mode != READ || !is_same_file || wait.tag != tag || wait.socket_state == 0 {
         wait.socket_state = u32::from(file::state(facts));
     }
     if wait.tag != tag {
+        seldom();
         wait.tag = tag;
         wait.last_poll_ns = 0;
         wait.sent_bytes = 0;
@@ -150,6 +157,7 @@ pub extern "C" fn begin_wait(slot: *mut PollDescSlot, parking: *const Parking) -
         came_before(wait, now_ns);
     }
     if registers != 0 && wait.poll_ns == 0 {
+        seldom();
         // A connect that was done at once is collected at once, perhaps before its wait was seen to begin.
         ticks::ran_then(wait);
     }
@@ -190,15 +198,23 @@ pub fn of(slot: &mut PollDescSlot, mode: u64) -> &mut WaitSlot {
         assert!(offset_of!(PollDescSlot, read) == 0);
         assert!(offset_of!(PollDescSlot, write) == size_of::<WaitSlot>());
     }
-    let offset = black_box(mode & 1) as usize * size_of::<WaitSlot>();
+    let offset = opaque(mode & 1) as usize * size_of::<WaitSlot>();
     // SAFETY: the first or the second of two that lie side by side.
     unsafe { &mut *(&raw mut *slot).cast::<u8>().add(offset).cast::<WaitSlot>() }
 }
 
-/// Whether nothing came on this direction of the fd for a while.
+/// How many waits the one that begins now stands for; 0: it is not followed.
 #[inline(always)]
-pub fn is_slow(wait: &WaitSlot, now_ns: u64) -> bool {
-    now_ns > wait.last_poll_ns + SLOW_AFTER_NS
+pub fn choose(wait: &mut WaitSlot) -> u32 {
+    if config!(may_leave_out) == 0 {
+        return 1;
+    }
+    // SAFETY: the helper has no preconditions.
+    let now_ticks = unsafe { bpf_jiffies64() } as u32;
+    let slow_after = (SLOW_AFTER_NS / config!(tick_ns).max(1)) as u32 + 1;
+    let stands_for = sampling::choose(now_ticks.wrapping_sub(wait.began_ticks) > slow_after);
+    wait.began_ticks = now_ticks;
+    stands_for
 }
 
 /// Stamps and polls on other CPUs look at `start_ns` first, so it is written last, and cleared first.
@@ -211,7 +227,7 @@ pub fn set_start(wait: &mut WaitSlot, start_ns: u64) {
 /// The same goroutine waits again after it was woken as ready. When it ran on the same P all the time (`schedtick`
 /// unchanged) and made one system call (`syscalltick` one higher), that call was the one that said EAGAIN.
 #[inline(always)]
-fn report_spurious(wait: &WaitSlot, pd: u64, goid: u64, again_ns: u64, mode: u64, target: Target) {
+fn report_spurious(wait: &WaitSlot, pd: u64, goid: u64, again_ns: u64, mode: u64) {
     let Some((p, ticks)) = ticks::of(wait.last_g) else { return };
     let (schedtick, syscalltick) = (ticks as u32, (ticks >> 32) as u32);
     let (last_schedtick, last_syscalltick) = (wait.last_ticks as u32, (wait.last_ticks >> 32) as u32);
@@ -219,7 +235,7 @@ fn report_spurious(wait: &WaitSlot, pd: u64, goid: u64, again_ns: u64, mode: u64
         if wait.cell != 0 {
             return cells::was_spurious(wait.cell - 1, wait.stands_for);
         }
-        let header = emit::header::<SpuriousRecord>(kind::SPURIOUS, target.tgid);
+        let header = emit::header::<SpuriousRecord>(kind::SPURIOUS, target::tgid());
         emit::record(SpuriousRecord { header, pd, goid, again_ns, mode }, Counter::RingFullSpurious);
     }
 }
@@ -334,7 +350,7 @@ pub extern "C" fn end_wait(slot: *mut PollDescSlot, mode: u64, outcome: u64, now
     // Plus zero, which the verifier does not know ([`regs::Syscall::nothing`]), in all bits.
     let sent_ns = sent_ns ^ (start_ns >> 60).wrapping_mul(u64::MAX / 15);
     let how = cells::How::new(mode, outcome as u8);
-    if !cells::add(slot, how, start_ns, now_ns, sent_ns) {
+    if config!(may_add_up) == 0 || !cells::add(slot, how, start_ns, now_ns, sent_ns) {
         hand_over::hand_over(slot, how, start_ns, now_ns, sent_ns);
     }
     0

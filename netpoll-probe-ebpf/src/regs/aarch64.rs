@@ -52,6 +52,12 @@ pub(super) fn shift_tag_out(data: u64, tag_bits: u64) -> u64 {
     data >> tag_bits
 }
 
+/// `struct epoll_event`, `include/uapi/linux/eventpoll.h`: as C lays it out.
+pub mod epoll_event {
+    pub const BYTES: usize = 16;
+    pub const DATA: usize = 8;
+}
+
 pub mod number {
     pub const EPOLL_PWAIT: usize = 22;
     pub const EPOLL_CTL: usize = 21;

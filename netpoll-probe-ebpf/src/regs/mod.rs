@@ -81,86 +81,87 @@ pub fn shift_tag_out(data: u64, tag_bits: u64) -> u64 {
     machine::shift_tag_out(data, tag_bits)
 }
 
-/// A system call that returns: the registers that it was entered with, and its result. The kernel gives them to `sys_exit` with their type,
-/// so a load cannot fault.
+/// A system call that returns: `TP_PROTO(struct pt_regs *regs, long ret)` of `sys_exit`, `include/trace/events/syscalls.h`. Only the program's
+/// context, so that functions get it in a register; the kernel gives it with the types of what is in it, so a load cannot fault.
+#[derive(Clone, Copy)]
 pub struct Syscall {
     context: *mut c_void,
-    regs: *const machine::KernelRegs,
-    result: i64,
 }
 
 impl Syscall {
-    /// `TP_PROTO(struct pt_regs *regs, long ret)` of `sys_exit`, `include/trace/events/syscalls.h`.
+    /// The one that a program of `sys_exit` runs for.
     #[inline(always)]
     pub fn returning(ctx: &BtfTracePointContext) -> Self {
-        Self { context: ctx.as_ptr(), regs: ctx.arg(0), result: ctx.arg(1) }
+        Self { context: ctx.as_ptr() }
     }
 
     /// The program's context, for helpers that want it.
     #[inline(always)]
-    pub fn context(&self) -> *mut c_void {
+    pub fn context(self) -> *mut c_void {
         self.context
     }
 
+    /// The registers that it was entered with.
     #[inline(always)]
-    fn regs(&self) -> &machine::KernelRegs {
-        // SAFETY: the kernel's registers of the current task.
-        unsafe { &*self.regs }
+    fn regs<'a>(self) -> &'a machine::KernelRegs {
+        // SAFETY: the first argument: the kernel's registers of the current task.
+        unsafe { &**self.context.cast::<*const machine::KernelRegs>() }
     }
 
     /// Which one ([`number`]).
     #[inline(always)]
-    pub fn number(&self) -> u64 {
+    pub fn number(self) -> u64 {
         machine::number_of(self.regs())
     }
 
     /// What it returns; an error is negative.
     #[inline(always)]
-    pub fn result(&self) -> i64 {
-        self.result
+    pub fn result(self) -> i64 {
+        // SAFETY: the second argument.
+        unsafe { *self.context.cast::<i64>().add(1) }
     }
 
     /// One of its first four arguments.
     #[inline(always)]
-    pub fn argument<const N: usize>(&self) -> u64 {
+    pub fn argument<const N: usize>(self) -> u64 {
         machine::syscall_argument::<N>(self.regs())
     }
 
     /// 0: the highest byte of an address of a process. The verifier does not know that, so what is combined with it may be anything to it, and
     /// paths that differ in constants only become one.
     #[inline(always)]
-    pub fn nothing(&self) -> u64 {
+    pub fn nothing(self) -> u64 {
         self.instruction_pointer() >> 56
     }
 
     /// The `runtime.g` that made it: `runtime/internal/syscall.Syscall6`, `syscall.Syscall` (Go 1.18) and `runtime.epollwait` leave the
     /// register alone.
     #[inline(always)]
-    pub fn g(&self) -> u64 {
+    pub fn g(self) -> u64 {
         machine::g(machine::user(self.regs()))
     }
 
     /// The stack pointer.
     #[inline(always)]
-    pub fn stack_pointer(&self) -> u64 {
+    pub fn stack_pointer(self) -> u64 {
         machine::stack_pointer(machine::user(self.regs()))
     }
 
     /// The frame pointer: that of the caller of the function that makes the system call, which has no frame.
     #[inline(always)]
-    pub fn frame_pointer(&self) -> u64 {
+    pub fn frame_pointer(self) -> u64 {
         machine::frame_pointer(machine::user(self.regs()))
     }
 
     /// The address after the instruction.
     #[inline(always)]
-    pub fn instruction_pointer(&self) -> u64 {
+    pub fn instruction_pointer(self) -> u64 {
         read_plainly(machine::instruction_pointer(machine::user(self.regs())))
     }
 
     /// Where that function will return to: an address, or [`crate::stack::ON_TOP`].
     #[inline(always)]
-    pub fn caller(&self) -> u64 {
+    pub fn caller(self) -> u64 {
         machine::caller(self.regs())
     }
 }
@@ -173,6 +174,11 @@ pub fn sleeps_in_poll(task: *const task_struct) -> bool {
         let regs = bpf_task_pt_regs(task.cast_mut()) as *const machine::KernelRegs;
         machine::number_of(&*regs) == number::EPOLL_PWAIT as u64
     }
+}
+
+/// `struct epoll_event`: its size, and where its `data` is, after `events`.
+pub mod epoll_event {
+    pub use super::machine::epoll_event::*;
 }
 
 /// Numbers of system calls: `arch/x86/entry/syscalls/syscall_64.tbl`, `include/uapi/asm-generic/unistd.h`.

@@ -44,6 +44,12 @@ pub(super) fn shift_tag_out(data: u64, tag_bits: u64) -> u64 {
 
 pub(super) type KernelRegs = pt_regs;
 
+/// `struct epoll_event`, `include/uapi/linux/eventpoll.h`: packed, so that it is the same for programs of 32 bits.
+pub mod epoll_event {
+    pub const BYTES: usize = 12;
+    pub const DATA: usize = 4;
+}
+
 pub mod number {
     pub const EPOLL_PWAIT: usize = 281;
     pub const EPOLL_CTL: usize = 233;

@@ -10,6 +10,7 @@ use super::{
     kernel_btf::{KernelBtf, Kind},
     maps, object, open_slots,
     plan::Hook,
+    specialize::specialize,
     wait_buffers,
 };
 
@@ -44,7 +45,7 @@ pub(super) fn btf<'h>(
     Btf::parse(&kernel.only(&names), Endianness::default())
 }
 
-/// Loads the object with `config` frozen into it, and so much room.
+/// Loads the object with `config` written into it, and so much room.
 ///
 /// # Errors
 /// When the kernel refuses it.
@@ -54,7 +55,6 @@ pub(super) fn load(config: &Config, btf: &Btf, room: &Room) -> Result<Ebpf, Ebpf
     let (fd_slots, open_slots) = if config.has_fd_slots() { (FD_SLOTS, fds.min(FD_SLOTS)) } else { (0, 0) };
     let cpus = wait_buffers::cpus();
     with_btf(btf)
-        .override_global("CONFIG", config.as_bytes(), true)
         .override_global(aya_log::LEVEL, &log_level, true)
         // A map has one entry at least.
         .map_max_entries(wait_buffers::BUFFERS, (config.wait_buffer_records * cpus).max(1))
@@ -63,7 +63,7 @@ pub(super) fn load(config: &Config, btf: &Btf, room: &Room) -> Result<Ebpf, Ebpf
         .map_max_entries(open_slots::OPEN_SLOTS, open_slots.max(1))
         .map_max_entries(cells::SUMS, cells.max(1))
         .map_max_entries(cells::HISTOGRAMS, cells.max(1))
-        .load(object::BYTES)
+        .load(specialize(object::BYTES, config).as_bytes())
 }
 
 /// [`EbpfLoader::new`] reads and parses the whole BTF of the kernel, also for who gives it another one right after: a fifth of

@@ -21,6 +21,7 @@ pub mod reader;
 pub mod session;
 mod shared_array;
 mod shared_memory;
+mod specialize;
 pub mod support;
 pub mod trial;
 pub mod wait_buffers;

@@ -121,7 +121,7 @@ pub struct TargetId {
 }
 
 impl Session {
-    /// Loads the object with `config` frozen into it, and attaches the plan's programs but for its uprobes, which
+    /// Loads the object with `config` written into it, and attaches the plan's programs but for its uprobes, which
     /// [`Self::add`] places in each process.
     ///
     /// # Errors

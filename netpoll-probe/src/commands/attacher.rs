@@ -38,6 +38,8 @@ pub(super) struct Attacher {
     verbose: u8,
     /// How many cells there are for waits that are added up in the kernel; 0: none is.
     cells: u32,
+    /// Whether waits may be left out to save time.
+    may_leave_out: bool,
     /// The thread group, when there will never be another: the programs then compare with a constant.
     only: Option<u32>,
     /// What the kernel allows, while it is needed often.
@@ -74,6 +76,7 @@ impl Attacher {
             },
             verbose: args.verbose,
             cells: if may_add_up { cells::room() } else { 0 },
+            may_leave_out: args.max_overhead.is_some(),
             only: only_pid.filter(|_| support::in_initial_pid_namespace()),
             kernel: None,
             // Where no thread can be had, it is found out when it is needed.
@@ -111,6 +114,7 @@ impl Attacher {
         config.follow_syscalls = u32::from(plan.follows_syscalls());
         config.wait_buffer_records = if plan.follows_syscalls() { wait_buffers::records() } else { 0 };
         config.may_add_up = u32::from(self.cells > 0);
+        config.may_leave_out = u32::from(self.may_leave_out);
         let fds = self.only.map_or(0, fd_table_size);
         let room = Room { cells: self.cells, fds, log: self.logs() };
         let session = Session::load(&config, &plan, &btf, &room)?;

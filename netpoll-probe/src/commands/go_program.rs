@@ -8,7 +8,7 @@ use super::{failures, tell};
 use crate::{
     bpf::plan::{Site, TargetFacts},
     error::Failure,
-    gobin::{Error as GobinError, GoBinary, Machine},
+    gobin::{Error as GobinError, GoBinary},
     goruntime::{
         binary::{Error as RuntimeError, GoRuntime},
         epoll_data::EpollData,
@@ -188,11 +188,6 @@ impl GoProgram {
             EpollData::Pointer => (0, 0),
             EpollData::Tagged { tag_bits, align_bits } => (u32::from(tag_bits), u32::from(align_bits)),
         };
-        // `struct epoll_event` is packed on amd64 only (`include/uapi/linux/eventpoll.h`).
-        let (epoll_event_bytes, epoll_event_data) = match self.binary.machine() {
-            Machine::Amd64 => (12, 4),
-            Machine::Arm64 => (16, 8),
-        };
         Config {
             g_m: offsets.g.m,
             g_goid: offsets.g.goid,
@@ -212,8 +207,6 @@ impl GoProgram {
             pd_home: self.pd_home,
             tag_bits,
             pd_align_bits,
-            epoll_event_bytes,
-            epoll_event_data,
             ..Config::default()
         }
     }

@@ -50,12 +50,12 @@ pub(super) fn put(
             slot.file = file.file;
             slot.file.tag = tag;
         }
+        slot.file.fd = poll.fd;
         let wait = WaitSlot {
             start_ns,
             g: goroutine.g,
             goid: goroutine.goid,
             tag,
-            fd: poll.fd,
             flags: flag::STARTED_BEFORE,
             sent_bytes: file.map_or(0, |file| file.sent_bytes),
             socket_state: file.map_or(0, |file| file.socket_state),
@@ -156,7 +156,8 @@ pub(super) fn at_end(
             } else if let Some(pcs) = correlator.late_stack(slot.pd, taken.goid, wait.clocks.start_ns) {
                 wait.stack = Some(symbolizer.walked(bias, leaf_first(&pcs), stacks));
             }
-            open.push((wait, Sent::of_open(&taken, files.get(&(process.id().tgid, taken.fd)))));
+            let sent = Sent::of_open(&taken, files.get(&(process.id().tgid, wait.fd)));
+            open.push((wait, sent));
         }
     }
     Ok(open)

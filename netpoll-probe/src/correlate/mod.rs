@@ -348,7 +348,7 @@ impl Correlator {
             pid: self.pid,
             goid: slot.goid,
             tid: 0,
-            fd: slot.fd,
+            fd: file.fd,
             mode,
             outcome: Outcome::Open,
             spurious: false,
