@@ -29,9 +29,9 @@ pub(super) fn render(results: &Results, rounds: u32) -> Result<String> {
          ## How it is measured\n\n\
          {rounds} rounds on each load, {} of `--max-overhead`, `runtime/trace`, `bpftrace` and `strace`. In each everybody is measured once, between two\n\
          measurements with nobody, and compared with their geometric mean: a speed that drifts steadily over the three does not matter. Every other\n\
-         round is in the opposite order. A figure is the median of the ratios and its 95 % interval; a ratio whose interval is wider than what it claims is not\n\
-         given, only its interval. CPU is the time, user and system, of the watched program for each operation; of the other one where it is not the\n\
-         watched one that works.\n\n\
+         round is in the opposite order. A figure is the median of the ratios and its 95 % interval, which one time in twenty does not have in it what is true;\n\
+         a ratio whose interval is wider than what it claims is not given, only its interval. CPU is the time, user and system, of the watched program for\n\
+         each operation; of the other one where it is not the watched one that works.\n\n\
          What the probe says of itself is of further runs. In three the eBPF programs are timed all along: runs and uprobe hits are the\n\
          kernel's counts of them, own CPU is that of recording, memory that after the load, and the most with attaching and reporting. In\n\
          one Go's execution tracer counts the waits that are made. A goroutine that finds its fd ready in the middle of parking is a wait to\n\
