@@ -1,7 +1,7 @@
 //! The configuration, written into the programs' instructions.
 //!
-//! A frozen map would do for the verifier, but not for the processor: each field is then an address, a load, and a line of memory, and there
-//! are some hundred in the way of a wait.
+//! A frozen map would do for the verifier, but not for the processor: each field is then an address, a load, and a line of memory, and the
+//! functions that a wait goes through have some seventy.
 
 use netpoll_probe_common::config::{Config, HOLE};
 use object::{Object as _, ObjectSection as _, SectionKind};
